@@ -1,0 +1,112 @@
+"""Every error this package raises, named after the situation.
+
+Each message says what happened, what was kept and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class SupervisorError(Exception):
+    """Base of every error of this package."""
+
+
+class SizeUnreadableError(SupervisorError, ValueError):
+    """A text is not a size in bytes."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        super().__init__(
+            f"{text!r} is not a size. Nothing was changed. Write a number and a unit, "
+            "for example 11GiB or 512MiB."
+        )
+
+
+class QueryRejectedError(SupervisorError, ValueError):
+    """A query parameter is not acceptable (HTTP 400).
+
+    Attributes:
+        field: name of the parameter.
+        problem: what is wrong with it, without the field's name.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        self.field = field
+        self.problem = problem
+        super().__init__(f"{field} {problem}. Nothing was changed; correct {field} and ask again.")
+
+
+class StreamLimitReachedError(SupervisorError):
+    """All event streams are taken (HTTP 503)."""
+
+    def __init__(self, limit: int, retry_after_s: int) -> None:
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            f"All {limit} event streams are in use. The running streams were kept; "
+            f"close one or ask again in {retry_after_s} s. Plain polling still works."
+        )
+
+
+class ProbeUnavailableError(SupervisorError):
+    """A probe cannot serve this machine at all (library missing, no such device)."""
+
+    def __init__(self, probe: str, reason: str) -> None:
+        self.probe = probe
+        self.reason = reason
+        super().__init__(
+            f"The {probe} probe is not available: {reason}. "
+            "The other probes go on; its figures are reported as unknown."
+        )
+
+
+class HistoryUnusableError(SupervisorError):
+    """The history file cannot be used; peaks are kept in memory only."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(
+            f"The history {path} cannot be used: {reason}. Jobs go on and peaks are kept in "
+            "memory until the process ends. Free or repair the path and restart to keep them."
+        )
+
+
+class NothingFitsError(SupervisorError):
+    """No plan fits the budget, not even the smallest one."""
+
+    def __init__(self, budget_bytes: int, smallest_need_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self.smallest_need_bytes = smallest_need_bytes
+        super().__init__(
+            f"The smallest decode needs {smallest_need_bytes} bytes and the budget is "
+            f"{budget_bytes} bytes. The latent was kept. Free memory, raise the budget or "
+            "decode on the CPU."
+        )
+
+
+class DecodeFailedError(SupervisorError):
+    """Every rung of the ladder failed.
+
+    Attributes:
+        tried: one line for each attempt.
+        latent_path: where the latent was saved, None if it was not.
+    """
+
+    def __init__(self, tried: Sequence[str], latent_path: Path | None) -> None:
+        self.tried = tuple(tried)
+        self.latent_path = latent_path
+        kept = (
+            f"The latent was saved to {latent_path}; load it with Load Latent."
+            if latent_path is not None
+            else "The latent was not saved."
+        )
+        super().__init__(
+            f"The decode failed after {len(self.tried)} attempt(s): {'; '.join(self.tried)}. "
+            f"{kept} Close other programs that use the GPU, or decode at a smaller size."
+        )
