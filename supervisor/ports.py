@@ -55,13 +55,17 @@ class AllocatorCounter(Protocol):
 class PositionSource(Protocol):
     """Which job and node run right now; cheap and callable from any thread."""
 
-    def position(self) -> JobPosition: ...
+    def position(self) -> JobPosition:
+        """The position now; all None between jobs."""
+        ...
 
 
 class HistoryStore(Protocol):
     """Keeps finished jobs. Calls may block and never raise for a broken disk."""
 
-    def add(self, record: JobRecord) -> None: ...
+    def add(self, record: JobRecord) -> None:
+        """Keep one finished job."""
+        ...
 
     def jobs(self, limit: int, job_id: str | None = None) -> Sequence[JobRecord]:
         """Newest first."""
@@ -71,10 +75,14 @@ class HistoryStore(Protocol):
         """Why records are not reaching the disk, None when they are."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Write what is pending and let go of the file."""
+        ...
 
 
 class OutsideTorch(Protocol):
     """Device bytes this process is known to hold outside torch (streamed weights)."""
 
-    def __call__(self, device: str) -> int | None: ...
+    def __call__(self, device: str) -> int | None:
+        """Bytes held on the device, None when not known."""
+        ...

@@ -1,0 +1,44 @@
+#!/usr/bin/env python3
+"""Measure what the supervisor costs and how true it is; tables for ``docs/benchmarks``.
+
+    python scripts/bench.py monitor            cost, event-loop delay, latency, memory
+    python scripts/bench.py figures            the monitor's figures next to nvidia-smi (CUDA)
+
+Prints Markdown on stdout. Standard library only up to the point where ``.venv`` is ready;
+``--here`` skips the environment and uses the interpreter that runs this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCHES = {"monitor": "_bench_monitor.py", "figures": "_bench_figures.py"}
+
+
+def main() -> int:
+    """Command line; arguments that are not ours go to the bench."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("bench", choices=sorted(BENCHES))
+    parser.add_argument("--here", action="store_true", help="use this interpreter as it is")
+    options, rest = parser.parse_known_args()
+    python = Path(sys.executable)
+    if not options.here:
+        from _bootstrap import ensure_environment  # noqa: PLC0415
+
+        python = ensure_environment(
+            ROOT, ("standalone", "test"), ROOT / "tests" / "constraints.txt"
+        )
+    script = ROOT / "scripts" / BENCHES[options.bench]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return subprocess.run([python, script, *rest], env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

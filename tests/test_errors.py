@@ -1,0 +1,41 @@
+"""Every error says what happened, what was kept and what to do."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from vram_supervisor.supervisor import errors
+
+SAMPLES = {
+    "SizeUnreadableError": ("much",),
+    "QueryRejectedError": ("width", "must be a number"),
+    "StreamLimitReachedError": (64, 5),
+    "ProbeUnavailableError": ("NVML", "the library is missing"),
+    "HistoryUnusableError": (Path("/x/history.sqlite3"), "read-only"),
+    "NothingFitsError": (1, 2),
+    "DecodeFailedError": (["whole: out of memory"], Path("/x/latent")),
+}
+
+
+def raisable():
+    return {
+        name: kind
+        for name, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, errors.SupervisorError) and kind is not errors.SupervisorError
+    }
+
+
+@pytest.mark.parametrize("name", sorted(raisable()))
+def test_the_message_has_three_parts(name):
+    assert name in SAMPLES, f"{name} is new: add sample arguments for it here"
+    message = str(raisable()[name](*SAMPLES[name]))
+    # Situation, what was kept and advice are sentences of their own.
+    assert message.count(". ") + message.count("; ") >= 1, message
+    assert message.endswith("."), message
+
+
+def test_a_failed_decode_names_the_saved_latent():
+    error = errors.DecodeFailedError(["whole: out of memory", "tiled: out of memory"], Path("a/b"))
+    assert str(Path("a/b")) in str(error)
+    assert error.tried == ("whole: out of memory", "tiled: out of memory")
