@@ -14,6 +14,8 @@ SAMPLES = {
     "ProbeUnavailableError": ("NVML", "the library is missing"),
     "HistoryUnusableError": (Path("/x/history.sqlite3"), "read-only"),
     "NothingFitsError": (1, 2),
+    "DecodeBusyError": ("job-1",),
+    "DecodeInterruptedError": (3,),
     "DecodeFailedError": (["whole: out of memory"], Path("/x/latent")),
 }
 

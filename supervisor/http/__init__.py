@@ -1,0 +1,1 @@
+"""HTTP edge: the probe endpoint, its event stream and the history, for any aiohttp host."""

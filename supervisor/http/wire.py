@@ -1,0 +1,160 @@
+"""Records as JSON objects: the one place that decides the names clients see.
+
+Bytes stay whole bytes under ``*_bytes``; unknown is null; NaN and infinities become null.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+if TYPE_CHECKING:
+    from ..types import (
+        DeviceInfo,
+        JobChange,
+        JobPosition,
+        JobRecord,
+        NodeRecord,
+        Peak,
+        Plan,
+        Reading,
+        Sample,
+    )
+
+JsonObject: TypeAlias = "dict[str, object]"
+
+
+def dump_json(value: object) -> str:
+    """Compact JSON on one line; a number JSON cannot write becomes null."""
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return json.dumps(_without_nan(value), separators=(",", ":"), allow_nan=False)
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        items = cast("dict[str, object]", value).items()
+        return {key: _without_nan(inner) for key, inner in items}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(inner) for inner in cast("list[object]", value)]
+    return value
+
+
+def device_json(device: DeviceInfo) -> JsonObject:
+    """What a device is; does not change while the process lives."""
+    return {
+        "key": device.key,
+        "kind": device.kind,
+        "name": device.name,
+        "uuid": device.uuid,
+        "total_bytes": device.total_bytes,
+        "capability": device.capability,
+        "unified": device.unified,
+    }
+
+
+def reading_json(reading: Reading) -> JsonObject:
+    """The figures of one moment."""
+    return {
+        "total_bytes": reading.total_bytes,
+        "used_bytes": reading.used_bytes,
+        "free_bytes": reading.free_bytes,
+        "process_bytes": reading.process_bytes,
+        "torch_allocated_bytes": reading.torch_allocated_bytes,
+        "torch_reserved_bytes": reading.torch_reserved_bytes,
+        "outside_torch_bytes": reading.outside_torch_bytes,
+        "external_bytes": reading.external_bytes,
+        "utilization_percent": reading.utilization_percent,
+        "temperature_c": reading.temperature_c,
+        "power_w": reading.power_w,
+        "processes": [
+            {"pid": use.pid, "name": use.name, "used_bytes": use.used_bytes}
+            for use in reading.processes
+        ],
+        "error": reading.error,
+    }
+
+
+def position_json(position: JobPosition) -> JsonObject:
+    """Which job and node run; all null between jobs."""
+    return {
+        "job_id": position.job_id,
+        "node_id": position.node_id,
+        "node_type": position.node_type,
+    }
+
+
+def sample_json(sample: Sample) -> JsonObject:
+    """One sample: device key, seconds since the epoch, figures, job and node."""
+    return {
+        "device": sample.device.key,
+        "time_s": sample.time_s,
+        **position_json(sample.position),
+        "reading": reading_json(sample.reading),
+    }
+
+
+def peak_json(peak: Peak) -> JsonObject:
+    """The most one node or job held on one device."""
+    return {
+        "device": peak.device,
+        "used_bytes": peak.used_bytes,
+        "process_bytes": peak.process_bytes,
+        "torch_bytes": peak.torch_bytes,
+        "torch_exact": peak.torch_exact,
+        "torch_bound_bytes": peak.torch_bound_bytes,
+    }
+
+
+def node_json(node: NodeRecord) -> JsonObject:
+    """One run of one node with its peaks."""
+    return {
+        "node_id": node.node_id,
+        "node_type": node.node_type,
+        "started_s": node.started_s,
+        "ended_s": node.ended_s,
+        "peaks": [peak_json(peak) for peak in node.peaks],
+    }
+
+
+def record_json(record: JobRecord) -> JsonObject:
+    """One job with its nodes and peaks."""
+    return {
+        "job_id": record.job_id,
+        "status": record.status,
+        "started_s": record.started_s,
+        "ended_s": record.ended_s,
+        "peaks": [peak_json(peak) for peak in record.peaks],
+        "nodes": [node_json(node) for node in record.nodes],
+    }
+
+
+def change_json(change: JobChange) -> JsonObject:
+    """A job's start, node change or end; ``record`` comes with the end only."""
+    return {
+        "phase": change.phase,
+        "time_s": change.time_s,
+        **position_json(change.position),
+        "record": None if change.record is None else record_json(change.record),
+    }
+
+
+def plan_json(plan: Plan) -> JsonObject:
+    """How a decode would be done."""
+    return {
+        "kind": plan.kind,
+        "tiles": plan.tiles,
+        "tile_size": plan.tile_size,
+        "overlap": plan.overlap,
+        "temporal_size": plan.temporal_size,
+        "temporal_overlap": plan.temporal_overlap,
+        "quality": plan.quality,
+        "reason": plan.reason,
+        "predicted_peak_bytes": plan.predicted_peak_bytes,
+        "fits": plan.fits,
+        "warnings": list(plan.warnings),
+    }

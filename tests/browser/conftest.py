@@ -1,0 +1,115 @@
+"""A real Chromium on the embedded page, over a supervisor that really samples."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+from support.http_world import CPU, GPU, ListHistory, NoCounter
+from support.page_server import PageServer
+
+from vram_supervisor.supervisor.embedded.decode_job import DecodeJobs
+from vram_supervisor.supervisor.embedded.decoder import DecoderConfig
+from vram_supervisor.supervisor.service import Supervisor
+from vram_supervisor.supervisor.types import DeviceInfo, Reading
+from vram_supervisor.supervisor.units import GiB, MiB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Page
+
+# The Chromium and the flags that work in a container without a display or a network.
+CHROMIUM_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+class ClimbingProbe:
+    """A device that holds more at every reading, and little again after a while."""
+
+    def __init__(self, device: DeviceInfo) -> None:
+        self.device = device
+        self._steps = count(1)
+
+    def read(self) -> Reading:
+        total = self.device.total_bytes
+        assert total is not None
+        torch = 2 * GiB + (next(self._steps) % 128) * 64 * MiB
+        used = torch + 3 * GiB
+        return Reading(
+            total_bytes=total,
+            used_bytes=used,
+            free_bytes=total - used,
+            process_bytes=torch + GiB,
+            torch_allocated_bytes=torch,
+            torch_reserved_bytes=torch,
+            outside_torch_bytes=GiB,
+            external_bytes=2 * GiB,
+            utilization_percent=50.0,
+        )
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    path = os.environ.get("CHROMIUM_PATH") or next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+    if path is None:
+        pytest.skip("no Chromium on this machine (set CHROMIUM_PATH)")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def server() -> Iterator[PageServer]:
+    supervisor = Supervisor(
+        probes=[ClimbingProbe(GPU), ClimbingProbe(CPU)],
+        history=ListHistory(),
+        counter=NoCounter(),
+    )
+    supervisor.start()
+    jobs = DecodeJobs(supervisor, device="cpu", config=DecoderConfig())
+    server = PageServer(supervisor, jobs)
+    server.start()
+    yield server
+    jobs.cancel()
+    assert jobs.wait(60)
+    server.stop()
+    supervisor.stop()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh page; a script error or a refused resource fails the test."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, locale="en-GB")
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: problems.extend(_foreign(request.url)))
+    page.on(
+        "console",
+        lambda message: problems.append(message.text) if "Content Security" in message.text else 0,
+    )
+    yield page
+    page.close()
+    assert problems == []
+
+
+def _foreign(url: str) -> list[str]:
+    local = url.startswith(("http://127.0.0.1:", "data:", "blob:"))
+    return [] if local else [f"a request left the machine: {url}"]

@@ -1,0 +1,71 @@
+"""The embedded host on a thread of its own, for tests that drive a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from vram_supervisor.supervisor.embedded.server import build_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp.typedefs import Handler, Middleware
+
+    from vram_supervisor.supervisor.embedded.decode_job import DecodeJobs
+    from vram_supervisor.supervisor.service import Supervisor
+
+
+class PageServer:
+    """Serves the page on one port; it can be stopped and started again. Counts requests."""
+
+    def __init__(self, supervisor: Supervisor, jobs: DecodeJobs) -> None:
+        self.supervisor = supervisor
+        self.jobs = jobs
+        self.requests: Counter[str] = Counter()
+        self.port = 0
+        self._thread: threading.Thread | None = None
+        self._stop: Callable[[], None] = lambda: None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        ready = threading.Event()
+        app = build_app(self.supervisor, self.jobs)
+        app.middlewares.append(self._counting())
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(app, ready)))
+        self._thread.start()
+        assert ready.wait(20), "the server did not start"
+
+    def stop(self) -> None:
+        if self._thread is not None:
+            self._stop()
+            self._thread.join(20)
+            assert not self._thread.is_alive(), "the server did not stop"
+            self._thread = None
+
+    async def _serve(self, app: web.Application, ready: threading.Event) -> None:
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True).start()
+        self.port = runner.addresses[0][1]
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._stop = lambda: loop.call_soon_threadsafe(stopped.set)
+        ready.set()
+        await stopped.wait()
+        await runner.cleanup()
+
+    def _counting(self) -> Middleware:
+        @web.middleware
+        async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+            self.requests[request.path] += 1
+            return await handler(request)
+
+        return count
