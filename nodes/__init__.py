@@ -1,0 +1,1 @@
+"""ComfyUI's side: nodes and adaptors. The only code that imports ComfyUI."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from vram_supervisor.supervisor.ports import Probe
     from vram_supervisor.supervisor.types import Reading
 
+SLOW_FIGURES_S = 0.6
 OTHER_PROCESS = """
 import sys, torch
 held = torch.zeros(2 << 30, dtype=torch.uint8, device="cuda")
@@ -57,6 +59,8 @@ def mib(value: int | None) -> str:
 
 def line(what: str, probe: Probe) -> str:
     """One row: the monitor's reading and nvidia-smi's, taken back to back."""
+    probe.read()
+    time.sleep(SLOW_FIGURES_S)  # temperature, power and process list are read twice a second
     reading: Reading = probe.read()
     smi = nvidia_smi(probe.device.uuid or "0")
     difference = abs((reading.used_bytes or 0) / MiB - smi["memory.used"])
@@ -115,7 +119,7 @@ def main() -> int:
         "| deg C / smi | W / smi |"
     )
     print("|---" * 13 + "|")
-    kept = [(line("before any CUDA context", probe), None)]
+    kept: list[tuple[str, object]] = [(line("before any CUDA context", probe), None)]
     for what, set_up in situations():
         held = set_up()
         torch.cuda.synchronize()

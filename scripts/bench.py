@@ -24,7 +24,7 @@ BENCHES = {"monitor": "_bench_monitor.py", "figures": "_bench_figures.py"}
 
 def main() -> int:
     """Command line; arguments that are not ours go to the bench."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("bench", choices=sorted(BENCHES))
     parser.add_argument("--here", action="store_true", help="use this interpreter as it is")
     options, rest = parser.parse_known_args()

@@ -182,7 +182,7 @@ def run_suite(suite: Suite, python: Path) -> tuple[str, str]:
 
 def main() -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("suites", nargs="*", metavar="suite", help=f"{[s.name for s in SUITES]}")
     parser.add_argument("--no-install", action="store_true", help="install no Debian packages")
     options = parser.parse_args()

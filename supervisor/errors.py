@@ -110,3 +110,47 @@ class DecodeFailedError(SupervisorError):
             f"The decode failed after {len(self.tried)} attempt(s): {'; '.join(self.tried)}. "
             f"{kept} Close other programs that use the GPU, or decode at a smaller size."
         )
+
+
+class DecodeBusyError(SupervisorError):
+    """The embedded host decodes one job at a time and one is running (HTTP 409)."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(
+            f"The decode job {job_id} is still running and was kept. "
+            "Wait for it to end, then start the next one."
+        )
+
+
+class DecodeInterruptedError(SupervisorError):
+    """Somebody asked a running decode to stop."""
+
+    def __init__(self, done_tiles: int) -> None:
+        self.done_tiles = done_tiles
+        super().__init__(
+            f"The decode was interrupted after {done_tiles} finished tile(s). "
+            "Nothing else was changed; start it again when wanted."
+        )
+
+
+class PortTakenError(SupervisorError, OSError):
+    """The embedded host cannot listen where it was told to."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        self.host = host
+        self.port = port
+        super().__init__(
+            f"Cannot listen on {host}:{port}: {reason}. Nothing was started. Stop the program "
+            "that uses the port, or choose another one with --port (0 takes any free one)."
+        )
+
+
+class SupervisorStoppedError(SupervisorError):
+    """A supervisor was started again after it was stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This supervisor was stopped and its devices were released. What it measured "
+            "was kept; build a new one to go on."
+        )

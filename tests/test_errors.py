@@ -14,7 +14,9 @@ SAMPLES = {
     "ProbeUnavailableError": ("NVML", "the library is missing"),
     "HistoryUnusableError": (Path("/x/history.sqlite3"), "read-only"),
     "NothingFitsError": (1, 2),
+    "PortTakenError": ("127.0.0.1", 8288, "address in use"),
     "DecodeBusyError": ("job-1",),
+    "SupervisorStoppedError": (),
     "DecodeInterruptedError": (3,),
     "DecodeFailedError": (["whole: out of memory"], Path("/x/latent")),
 }

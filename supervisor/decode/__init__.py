@@ -1,0 +1,1 @@
+"""Decodes latents in owned tiles without losing finished work."""

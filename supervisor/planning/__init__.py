@@ -1,0 +1,1 @@
+"""Predicts what a decode needs and chooses how to do it."""

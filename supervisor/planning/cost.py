@@ -1,14 +1,14 @@
-"""First cost estimates: bytes per decoded pixel, from measurements or formulas.
+"""First cost estimates: bytes per decoded pixel, from measurements and dry runs.
 
 The figures are for half precision and include the decoded output and kernel workspace.
-A later calibration replaces them by what this machine measured; until then a family without
-a measurement of its own says so in ``source`` and ``measured``.
+A later calibration replaces them by what this machine measured; until then a family whose
+figures no measurement confirms says so in ``source`` and ``measured``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from .types import DecodeShape
 
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 Growth: TypeAlias = Literal["none", "flat", "linear"]
 """With time: only the output grows; the need is flat after a few frames; it is linear."""
 
-OUTPUT_BYTES_PER_PIXEL_FRAME: Final = 13
-"""RGB in half precision, held about twice while frames are joined. Fits both Wan 2.1
-measurements: 832x480x33 at 3091 MiB and 1280x720x81 at 7.5 GiB."""
-
 
 @dataclass(frozen=True, slots=True)
 class FamilyCost:
@@ -32,7 +28,10 @@ class FamilyCost:
     Attributes:
         pixel_bytes: bytes per output pixel that do not depend on the number of frames.
         pixel_frame_bytes: bytes per output pixel and frame, the output included.
-        least_frames: the need does not fall below that of this many output frames.
+        still_pixel_bytes: bytes per output pixel of a single frame, where that is cheaper.
+        burst_pixel_frame_bytes: bytes per pixel and frame of pieces so small that the
+            decoder does not cut them itself, up to ``burst_bytes``.
+        fixed_bytes: needed at any size.
         measured: whether a measured decode stands behind the figures.
         source: where they come from, for the notes.
     """
@@ -42,33 +41,37 @@ class FamilyCost:
     channels: int
     spatial_scale: int
     temporal_scale: int
-    video: bool
     growth: Growth
-    pixel_bytes: float
-    pixel_frame_bytes: float
     source: str
-    measured: bool = False
-    least_frames: int = 1
+    measured: bool
+    video: bool = True
+    pixel_bytes: float = 0.0
+    pixel_frame_bytes: float = 0.0
+    still_pixel_bytes: float | None = None
+    burst_pixel_frame_bytes: float = 0.0
+    burst_bytes: int = 0
+    fixed_bytes: int = 0
 
     def need_bytes(self, batch: int, frames: int | None, height: int, width: int) -> int:
         """Predicted peak of decoding this latent at once, in bytes."""
         pixels = batch * height * width * self.spatial_scale**2
         decoded = 1 if frames is None else 1 + (frames - 1) * self.temporal_scale
-        counted = max(decoded, self.least_frames)
-        return int(pixels * (self.pixel_bytes + self.pixel_frame_bytes * counted))
+        if decoded == 1 and self.still_pixel_bytes is not None:
+            return int(self.fixed_bytes + pixels * self.still_pixel_bytes)
+        steady = pixels * (self.pixel_bytes + self.pixel_frame_bytes * decoded)
+        burst = min(self.burst_bytes, pixels * decoded * self.burst_pixel_frame_bytes)
+        return int(self.fixed_bytes + max(steady, burst))
 
     def shape_for(self, context: DecodeContext) -> DecodeShape | None:
         """The latent that decodes to the context's size; None while the size is unknown."""
         if not context.width or not context.height:
             return None
-        frames = None
-        if self.video:
-            frames = 1 + -(-((context.frames or 1) - 1) // self.temporal_scale)
         scale = self.spatial_scale
         height, width = -(-context.height // scale), -(-context.width // scale)
-        return DecodeShape(
-            1, self.channels, frames, height, width, scale, self.temporal_scale
-        )
+        if not self.video:
+            return DecodeShape(1, self.channels, None, height, width, scale, 1)
+        frames = 1 + -(-((context.frames or 1) - 1) // self.temporal_scale)
+        return DecodeShape(1, self.channels, frames, height, width, scale, self.temporal_scale)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,10 @@ SMALLEST_TILE_PX: Final = 64
 COMFORTABLE_TILE_PX: Final = 256
 """Below this edge, cutting through time is preferred to cutting the picture smaller."""
 SMALLEST_CHUNK_LATENTS: Final = 2
-GROWTH_SHARE: Final = 0.1
-"""Halving the frames must save this share of the need, or memory does not grow with time."""
+GROWTH_SHARE: Final = 0.3
+"""A quarter of the frames must save this share of the need, or memory does not grow with
+time. A quarter, since decoders that cut time themselves (LTX) are flat over one halving; not
+less, since the output alone grows by a little in every family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +134,27 @@ def shrink(
     return None
 
 
+def smallest_need_bytes(
+    shape: DecodeShape,
+    cost: CostModel,
+    request: PlanRequest | None = None,
+    *,
+    temporal_tiling: bool = True,
+    least_overlap_px: int = 0,
+) -> int:
+    """What the smallest decode still needs, for saying why nothing fits."""
+    asked = _Question(shape, cost, request or PlanRequest(), temporal_tiling, least_overlap_px)
+    return _smallest_need(asked)
+
+
 def grows_with_time(shape: DecodeShape, cost: CostModel) -> bool:
-    """Whether decoding half the frames really needs less memory (Mochi yes, Wan no)."""
+    """Whether decoding fewer frames at once really needs less memory (Mochi yes, Wan no)."""
     if shape.frames is None or shape.frames < 2 * SMALLEST_CHUNK_LATENTS:
         return False
+    fewer = max(SMALLEST_CHUNK_LATENTS, shape.frames // 4)
     full = cost.need_bytes(shape.batch, shape.frames, shape.height, shape.width)
-    half = cost.need_bytes(shape.batch, shape.frames // 2, shape.height, shape.width)
-    return full - half > GROWTH_SHARE * full
+    part = cost.need_bytes(shape.batch, fewer, shape.height, shape.width)
+    return full - part > GROWTH_SHARE * full
 
 
 def _whole(asked: _Question, budget_bytes: int, evictable_bytes: int) -> Plan | None:
@@ -156,16 +172,18 @@ def _whole(asked: _Question, budget_bytes: int, evictable_bytes: int) -> Plan | 
 
 
 def _tiled(asked: _Question, budget_bytes: int, evictable_bytes: int) -> Plan | None:
-    wishes = () if asked.request.tile else ("tiled although tile is off: whole would not fit",)
+    wishes: list[str] = []
+    if not asked.request.tile:
+        wishes.append("tiled although tile is off: whole would not fit")
     limits = [(budget_bytes, wishes)]
     if evictable_bytes > 0:
-        evict = (*wishes, "even small tiles need models evicted first")
+        evict = [*wishes, "even small tiles need models evicted first"]
         limits.append((budget_bytes + evictable_bytes, evict))
     for limit_bytes, warnings in limits:
         cut = _largest_cut(asked, limit_bytes)
         if cut is not None:
             why = f"whole needs {format_bytes(asked.whole_need())} of {format_bytes(limit_bytes)}"
-            return _tiled_plan(asked, cut, asked.need(cut), why, warnings=warnings)
+            return _tiled_plan(asked, cut, asked.need(cut), why, warnings=tuple(warnings))
     return None
 
 
@@ -246,9 +264,7 @@ def _manual(asked: _Question, budget_bytes: int, evictable_bytes: int) -> Plan:
         kind = "whole" if need <= budget_bytes or not fits else "evict"
         reason = f"the given sizes cover everything: needs {format_bytes(need)}"
         return Plan(kind, 1, reason, need, fits, request.quality, warnings=tuple(warnings))
-    return _tiled_plan(
-        asked, cut, need, "sizes as given", fits=fits, warnings=tuple(warnings)
-    )
+    return _tiled_plan(asked, cut, need, "sizes as given", fits=fits, warnings=tuple(warnings))
 
 
 def _manual_chunk(asked: _Question) -> int | None:
@@ -260,7 +276,7 @@ def _manual_chunk(asked: _Question) -> int | None:
 
 
 def _on_cpu(asked: _Question, budget_bytes: int) -> Plan:
-    smallest = min(asked.need(cut) for cut in _smallest_cuts(asked))
+    smallest = _smallest_need(asked)
     need = asked.whole_need()
     reason = (
         f"cpu: the smallest tile needs {format_bytes(smallest)} and {format_bytes(budget_bytes)} "
@@ -271,8 +287,9 @@ def _on_cpu(asked: _Question, budget_bytes: int) -> Plan:
     return Plan("cpu", 1, reason, need, fits=False, quality=quality, warnings=(warning,))
 
 
-def _smallest_cuts(asked: _Question) -> list[_Cut]:
-    return [_cut(asked, asked.smallest_px, chunk) for chunk in (None, *_chunks(asked))]
+def _smallest_need(asked: _Question) -> int:
+    chunks = (None, *_chunks(asked))
+    return min(asked.need(_cut(asked, asked.smallest_px, chunk)) for chunk in chunks)
 
 
 def _smaller_cuts(plan: Plan, asked: _Question) -> Iterator[_Cut]:
@@ -308,9 +325,7 @@ def _tiled_plan(
     count = _tiles(asked, cut)
     scale = asked.shape.temporal_scale
     through_time = "" if cut.chunk is None else f", {cut.chunk * scale} frames at a time"
-    reason = (
-        f"{count} tiles of {cut.tile_px} px{through_time}: {format_bytes(need)} each; {why}"
-    )
+    reason = f"{count} tiles of {cut.tile_px} px{through_time}: {format_bytes(need)} each; {why}"
     return Plan(
         "tiled",
         count,

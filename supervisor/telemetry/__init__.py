@@ -1,0 +1,1 @@
+"""The monitor: probes, sampler, event ring, peaks and history."""

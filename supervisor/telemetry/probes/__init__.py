@@ -1,0 +1,1 @@
+"""One module per source of figures; ``discover`` finds what this machine has."""

@@ -1,0 +1,1 @@
+"""The nodes, one file each: face and meaning; the work is done in the rooms beside."""

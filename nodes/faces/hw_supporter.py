@@ -1,0 +1,119 @@
+"""HW Supporter: reserve, switches and advice for the model that passes through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from comfy_api.latest import io
+
+from ..host.model_hooks import bind
+from ..host.runtime import runtime
+from ..suggestion import tiling_suggestion
+from ..supporting import clean_if_asked, hold_for_job, hold_reserve, new_report, resolve_switches
+from .common import (
+    CATEGORY,
+    COMPILE_MODES,
+    SAGE_MODES,
+    auto_reserve_widgets,
+    choice,
+    closing_widgets,
+    current_node_id,
+    log_report,
+    profile_widget,
+    reserve_widgets,
+    switch_widgets,
+)
+
+if TYPE_CHECKING:
+    from ..report import Report
+
+
+class HwSupporter(io.ComfyNode):
+    """Face ``IAMCCS_HwSupporter``; place it right after the model loader."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The face. New inputs stay last: saved workflows store values by position."""
+        return io.Schema(
+            node_id="IAMCCS_HwSupporter",
+            display_name="HW Supporter (auto VRAM/attention/torch knobs)",
+            category=CATEGORY,
+            description="Holds a VRAM reserve and torch switches while the job runs, and puts "
+            "them back when it ends. Place it right after the model loader.",
+            inputs=[
+                io.Model.Input("model"),
+                profile_widget(),
+                *reserve_widgets(),
+                choice("sage_attention", SAGE_MODES, "auto"),
+                io.Boolean.Input("allow_sageattention_torch_compile", default=False),
+                choice("torch_compile_mode", COMPILE_MODES, "off"),
+                *switch_widgets(),
+                *closing_widgets(),
+                *auto_reserve_widgets(optional=True),
+                io.Clip.Input("clip", optional=True),
+                io.Vae.Input("vae", optional=True),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model"),
+                io.Clip.Output(display_name="clip"),
+                io.Vae.Output(display_name="vae"),
+                io.String.Output(display_name="report_json"),
+            ],
+            not_idempotent=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_widgets: Any) -> str:
+        """Always the same. The host asks at the start of every job, cached or not, and some
+        hosts give no other sign of it."""
+        runtime().look_at_queue()
+        return ""
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any = None,
+        vae: Any = None,
+        reserved_vram_auto_headroom_gb: float = 1.0,
+        reserved_vram_auto_max_gb: float = 0.0,
+        **widgets: Any,
+    ) -> io.NodeOutput:
+        """Hold the settings; the switches ride on a clone of the model."""
+        here = runtime()
+        widgets["reserved_vram_auto_headroom_gb"] = reserved_vram_auto_headroom_gb
+        widgets["reserved_vram_auto_max_gb"] = reserved_vram_auto_max_gb
+        report = new_report(here, widgets)
+        clean_if_asked(here, report, asked=widgets["clean_gpu_before"])
+        node_id = current_node_id()
+        for_job = hold_reserve(here, widgets, report)
+        switches = resolve_switches(here, widgets, report)
+        bound = bind(model, here.scope, switches) if switches else model
+        if bound is None:
+            report.warnings.append("this model takes no callbacks: switches hold for the whole job")
+            for_job |= switches
+        hold_for_job(here, node_id, for_job, report)
+        not_yet_applied(widgets, report)
+        if vae is not None:
+            report.vae_tiling_suggestion = tiling_suggestion(vae, here.memory)
+        if widgets["console_log"]:
+            log_report("HW Supporter", report)
+        return io.NodeOutput(model if bound is None else bound, clip, vae, report.as_json())
+
+
+def not_yet_applied(widgets: dict[str, Any], report: Report) -> None:
+    """Attention and compile are part of the face; this version says that it leaves them."""
+    report.applied["sage_attention"] = None
+    report.applied["torch_compile_mode"] = None
+    report.effective["sage_attention"] = "host's attention"
+    report.effective["torch_compile_mode"] = "off"
+    if widgets["sage_attention"] != "disabled":
+        report.warnings.append(
+            f"sage_attention={widgets['sage_attention']} is not applied by this version: "
+            "the host's attention stays"
+        )
+    if widgets["torch_compile_mode"] != "off":
+        report.warnings.append(
+            f"torch_compile_mode={widgets['torch_compile_mode']} is not applied by this version: "
+            "the model is not compiled"
+        )

@@ -1,0 +1,144 @@
+"""VAE Decode Tiled (safe): decode within what is free, whatever the sizes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...supervisor.planning.types import PlanRequest
+from ...supervisor.units import from_gib
+from ..decoding import DecodeWish, decode_safely
+from ..host.meter import PeakMeter
+from ..host.runtime import Runtime, runtime
+from ..report import Report, decode_facts, hardware_facts
+from .common import CATEGORY, choice
+
+_log = logging.getLogger("vram_supervisor.nodes")
+
+SAMPLES_LOOKED_AT = 8192
+
+
+class VaeDecodeTiledSafe(io.ComfyNode):
+    """Face ``IAMCCS_VAEDecodeTiledSafe``."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """The face. New inputs stay last: saved workflows store values by position."""
+        return io.Schema(
+            node_id="IAMCCS_VAEDecodeTiledSafe",
+            display_name="VAE Decode Tiled (safe, optional cleanup)",
+            category=CATEGORY,
+            description="Decodes whole where that fits into free memory, else after evicting "
+            "other models, else in tiles of a size that fits.",
+            inputs=[
+                io.Latent.Input("samples"),
+                io.Vae.Input("vae"),
+                io.Boolean.Input(
+                    "tile", default=True, tooltip="A wish: tiled all the same if whole cannot fit."
+                ),
+                choice("tiling_mode", ("auto", "manual"), "auto"),
+                io.Int.Input("tile_size", default=512, min=64, max=4096, step=32),
+                io.Int.Input("overlap", default=64, min=0, max=4096, step=32),
+                io.Int.Input(
+                    "temporal_size", default=256, min=8, max=4096, step=4, tooltip="Frames."
+                ),
+                io.Int.Input(
+                    "temporal_overlap", default=32, min=4, max=4096, step=4, tooltip="Frames."
+                ),
+                io.Boolean.Input("cleanup_before_decode", default=False),
+                io.Boolean.Input(
+                    "last_frame_fix",
+                    default=False,
+                    optional=True,
+                    tooltip="Decodes the last latent frame twice and drops the copy.",
+                ),
+                io.Int.Input(
+                    "duration_hint_s",
+                    default=0,
+                    min=0,
+                    max=3600,
+                    step=1,
+                    optional=True,
+                    tooltip="For the probe's advice only; does not change the decode.",
+                ),
+                choice("quality", ("exact", "balanced", "fast"), "exact", optional=True),
+                io.Float.Input(
+                    "vram_budget_gb",
+                    default=0.0,
+                    min=0.0,
+                    max=1024.0,
+                    step=0.25,
+                    optional=True,
+                    tooltip="The most the decode may add, in GiB. 0: what is free.",
+                ),
+                io.Boolean.Input(
+                    "keep_latent_on_failure",
+                    default=True,
+                    optional=True,
+                    tooltip="Save the latent to the output folder if the decode fails.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="IMAGE"),
+                io.String.Output(display_name="report_json"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, samples: Any, vae: Any, **widgets: Any) -> io.NodeOutput:
+        """Decode and report."""
+        here = runtime()
+        widgets = DEFAULTS | widgets
+        report = Report(
+            requested=dict(widgets),
+            hardware=hardware_facts(here.supervisor.devices, here.primary()),
+        )
+        decoded = decode_safely(
+            samples["samples"], vae, _wish(widgets), here.memory, partial(_meter, here, vae)
+        )
+        plan = decoded.record.plan
+        report.warnings = [*decoded.warnings, *(plan.warnings if plan else ())]
+        if widgets["quality"] != "exact":
+            report.notes.append("quality has no effect yet: ComfyUI's own decoders are used")
+        report.applied = {} if plan is None else {"kind": plan.kind, "tiles": plan.tiles}
+        report.decode = decode_facts(decoded)
+        _log.info("Safe decode: %s", "; ".join(decoded.record.tried))
+        return io.NodeOutput(decoded.images, report.as_json())
+
+
+DEFAULTS = {
+    "last_frame_fix": False,
+    "duration_hint_s": 0,
+    "quality": "exact",
+    "vram_budget_gb": 0.0,
+    "keep_latent_on_failure": True,
+}
+"""Inputs that API prompts of old workflows lack."""
+
+
+def _wish(widgets: dict[str, Any]) -> DecodeWish:
+    request = PlanRequest(
+        tile=widgets["tile"],
+        manual=widgets["tiling_mode"] == "manual",
+        tile_size=widgets["tile_size"],
+        overlap=widgets["overlap"],
+        temporal_size=widgets["temporal_size"],
+        temporal_overlap=widgets["temporal_overlap"],
+        cleanup_before_decode=widgets["cleanup_before_decode"],
+        quality=widgets["quality"],
+    )
+    return DecodeWish(
+        request,
+        last_frame_fix=widgets["last_frame_fix"],
+        budget_cap_bytes=from_gib(widgets["vram_budget_gb"]),
+        keep_latent=widgets["keep_latent_on_failure"],
+    )
+
+
+def _meter(here: Runtime, vae: Any) -> PeakMeter:
+    samples = partial(here.supervisor.recent_samples, limit=SAMPLES_LOOKED_AT)
+    return PeakMeter(str(vae.device), here.supervisor.counter, samples, time.time())

@@ -1,0 +1,1 @@
+"""Adaptors to ComfyUI: the process-wide supervisor, job tracking, memory, settings, VAE facts."""

@@ -1,0 +1,137 @@
+"""What ComfyUI's memory manager holds, and how to make it let go.
+
+Features are looked up, not versions: names missing on an older ComfyUI fall back to what
+that version had.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    import torch
+
+UNLOAD_ALL_BYTES: Final = 1 << 60
+"""More than any device has: ``free_memory`` then unloads every model there."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    """ComfyUI's memory manager (``comfy.model_management``) behind named questions."""
+
+    management: ModuleType
+
+    def main_device(self) -> torch.device:
+        """The device ComfyUI computes on."""
+        return self.management.get_torch_device()
+
+    def free_bytes(self, device: torch.device) -> int:
+        """What this process may still allocate there, torch's unused cache included."""
+        return int(self.management.get_free_memory(device))
+
+    def driver_free_bytes(self, device: torch.device) -> int:
+        """What the driver calls free: torch's unused cache is not, until it is emptied."""
+        if device.type == "cuda":
+            import torch
+
+            return int(torch.cuda.mem_get_info(device)[0])
+        return self.free_bytes(device)
+
+    def loaded_models(self) -> int:
+        """How many models ComfyUI keeps on devices now."""
+        return len(getattr(self.management, "current_loaded_models", ()))
+
+    def reserve_bytes(self) -> int:
+        """What ComfyUI keeps free for others, as set now."""
+        return int(getattr(self.management, "EXTRA_RESERVED_VRAM", 0))
+
+    def evictable_bytes(self, device: torch.device, keep: object | None) -> int:
+        """What unloading every model but ``keep`` (a patcher) would free on ``device``."""
+        loaded = self._loaded(device)
+        return sum(_loaded_bytes(model) for model in loaded if not _holds(model, keep))
+
+    def missing_weights_bytes(self, patcher: object | None) -> int:
+        """Weights of a model that loading it would still bring onto its device."""
+        size, on_device = _call(patcher, "model_size"), _call(patcher, "loaded_size")
+        return max(0, size - on_device) if size is not None and on_device is not None else 0
+
+    def evict(self, needed_bytes: int, device: torch.device, keep: object | None) -> int:
+        """Unload models until ``needed_bytes`` are free, least useful first, ``keep`` last.
+
+        Returns:
+            How much more is free afterwards.
+        """
+        before = self.free_bytes(device)
+        kept = [model for model in self._loaded(device) if _holds(model, keep)]
+        self.management.free_memory(needed_bytes, device, keep_loaded=kept)
+        self.empty_cache()
+        return max(0, self.free_bytes(device) - before)
+
+    def unload_all(self) -> None:
+        """Unload every model from every device."""
+        self.management.unload_all_models()
+        cleanup = getattr(self.management, "cleanup_models", None)
+        if cleanup is not None:
+            cleanup()
+
+    def empty_cache(self) -> None:
+        """Give torch's unused blocks back to the driver; does nothing on a CPU."""
+        self.management.soft_empty_cache()
+
+    def is_oom(self, problem: BaseException) -> bool:
+        """Whether an error means that the device ran out of memory."""
+        known = getattr(self.management, "is_oom", None)
+        if known is not None:
+            return bool(known(problem))
+        return isinstance(problem, self.management.OOM_EXCEPTION)
+
+    def raise_if_interrupted(self) -> None:
+        """Raise ComfyUI's interrupt if the user asked for one."""
+        self.management.throw_exception_if_processing_interrupted()
+
+    def dynamic(self) -> bool:
+        """Whether DynamicVRAM manages the weights: the reserve does not reach it."""
+        import comfy
+
+        memory = getattr(comfy, "memory_management", None)
+        return bool(getattr(memory, "aimdo_enabled", False))
+
+    def outside_torch_bytes(self, device: str) -> int | None:
+        """Streamed weights on ``device`` that torch's allocator does not know.
+
+        None where DynamicVRAM is off or its library cannot tell them per device.
+        """
+        if not self.dynamic() or not device.startswith("cuda"):
+            return None
+        from comfy_aimdo import control
+
+        if len(getattr(control, "devctxs", ())) > 1:
+            return None
+        total = getattr(control, "get_total_vram_usage", None)
+        return None if total is None else int(total())
+
+    def _loaded(self, device: torch.device) -> Sequence[object]:
+        models = getattr(self.management, "current_loaded_models", ())
+        return [model for model in models if getattr(model, "device", None) == device]
+
+
+def _holds(loaded: object, patcher: object | None) -> bool:
+    """Whether a loaded model is ``patcher`` or shares its weights."""
+    model = getattr(loaded, "model", None)
+    if patcher is None or model is None:
+        return False
+    return model is patcher or getattr(model, "model", None) is getattr(patcher, "model", model)
+
+
+def _loaded_bytes(loaded: object) -> int:
+    return _call(loaded, "model_loaded_memory") or 0
+
+
+def _call(owner: object | None, name: str) -> int | None:
+    """A size that a host object knows, None where this version does not."""
+    method = getattr(owner, name, None)
+    return None if method is None else int(cast("float", method()))

@@ -1,0 +1,209 @@
+"""The process-wide supervisor inside ComfyUI: started once when the pack loads."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ...supervisor.http.routes import HISTORY_PATH, PROBE_PATH, add_routes
+from ...supervisor.planning.recommend import recommend
+from ...supervisor.service import build_supervisor
+from ...supervisor.types import DecodeContext
+from ..profiles import profile_reserve_gb
+from .events import connect, harmless
+from .jobs import JobFeed, Progress
+from .memory import HostMemory
+from .queue import has_work
+from .queue_watch import QueueWatch
+from .settings import SettingsScope
+from .torch_settings import host_settings
+from .wishes import Machine, wishes_of_prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...supervisor.planning.types import Recommendation
+    from ...supervisor.service import Supervisor
+    from ...supervisor.types import DeviceInfo, Reading
+    from .queue import PromptQueue, QueuedPrompt
+
+_log = logging.getLogger(__name__)
+
+HISTORY_FILE: Final = Path("vram_supervisor") / "history.sqlite"
+
+
+class Runtime:
+    """What the nodes share: supervisor, memory, settings and the feed that follows jobs."""
+
+    def __init__(self, supervisor: Supervisor, memory: HostMemory, scope: SettingsScope) -> None:
+        self.supervisor = supervisor
+        self.memory = memory
+        self.scope = scope
+        self.before_job: Callable[[], None] = _nothing
+        """Called when a job starts, before anything else."""
+        self.look_at_queue: Callable[[], None] = _nothing
+        """Catches up with a host that reports no starts; does nothing on others."""
+
+    def primary(self) -> DeviceInfo | None:
+        """The device jobs compute on, None when none is known."""
+        key = self.supervisor.primary_device()
+        return next((device for device in self.supervisor.devices if device.key == key), None)
+
+    def reading(self, device: str) -> Reading | None:
+        """The latest figures of a device, None before its first sample."""
+        sample = self.supervisor.latest().get(device)
+        return None if sample is None else sample.reading
+
+    def advice(self, context: DecodeContext | None = None) -> Recommendation:
+        """The recommendation for the primary device as it is now."""
+        device = self.primary()
+        reading = None if device is None else self.reading(device.key)
+        return recommend(context or DecodeContext(), device, reading, os_name=platform.system())
+
+    def machine(self) -> Machine:
+        """What decides whether a torch switch does anything here."""
+        device = self.primary()
+        capability = None if device is None else _capability(device.capability)
+        kind = "cpu" if device is None else device.kind
+        return Machine(kind, capability, frozenset(self.scope.settings))
+
+    def profile_gb(self, profile: str) -> float:
+        """The reserve of a profile on this machine, in GiB."""
+        return profile_reserve_gb(profile, self.advice())
+
+    def prompt_started(self, prompt: QueuedPrompt | None) -> None:
+        """Hold what the prompt's supporter nodes ask for, before any of them runs."""
+        self.before_job()
+        self.scope.release_all()
+        if prompt is None:
+            return
+        machine = self.machine()
+        wishes = wishes_of_prompt(prompt.nodes, prompt.outputs, machine, self.profile_gb)
+        for node_id, held in wishes.items():
+            self.scope.hold(job_owner(node_id), held)
+
+    def prompt_ended(self) -> None:
+        """Put every setting back."""
+        self.scope.release_all()
+
+
+def _nothing() -> None:
+    return None
+
+
+def job_owner(node_id: str) -> str:
+    """Under which name a node holds settings for the rest of its job."""
+    return f"job:{node_id}"
+
+
+def _capability(text: str | None) -> tuple[int, int] | None:
+    major, _, minor = (text or "").partition(".")
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
+
+
+@lru_cache(maxsize=1)
+def runtime() -> Runtime:
+    """The one runtime of this process, built and started at the first call."""
+    import comfy.model_management as management
+    import folder_paths
+
+    memory = HostMemory(management)
+    history = Path(folder_paths.get_user_directory()) / HISTORY_FILE
+    supervisor = build_supervisor(history, outside_torch=memory.outside_torch_bytes)
+    built = Runtime(supervisor, memory, SettingsScope(host_settings(management)))
+    queue = _serve(supervisor)
+    if queue is not None:
+        feed = connect(partial(_feed, built, queue))
+        supervisor.on_sample = harmless(feed.poll)
+        if feed.follows_queue:
+            built.look_at_queue = harmless(feed.catch_up)
+            _watch(queue, feed)
+    supervisor.start()
+    return built
+
+
+def _watch(queue: PromptQueue, feed: JobFeed) -> None:
+    """Follow the queue closely from each posted prompt on."""
+    import server
+
+    watch = QueueWatch(harmless(feed.poll), lambda: has_work(queue))
+    server.PromptServer.instance.add_on_prompt_handler(watch.posted)
+    watch.start()
+
+
+def _feed(
+    built: Runtime,
+    queue: PromptQueue,
+    progress: Progress,
+    follow: bool,  # noqa: FBT001
+) -> JobFeed:
+    return JobFeed(
+        built.supervisor.jobs,
+        queue,
+        progress,
+        started=built.prompt_started,
+        ended=built.prompt_ended,
+        follow_queue=follow,
+    )
+
+
+def _serve(supervisor: Supervisor) -> PromptQueue | None:
+    """Register the routes on ComfyUI's server and give its queue.
+
+    One clear line where another pack has the routes; None where there is no server.
+    """
+    import server
+    from comfy.cli_args import args
+
+    instance = getattr(server.PromptServer, "instance", None)
+    if instance is None:
+        _log.warning("No ComfyUI server in this process: no probe, no jobs.")
+        return None
+    taken = {getattr(route, "path", None) for route in instance.routes}
+    if PROBE_PATH in taken or HISTORY_PATH in taken:
+        _log.warning("%s is already served by another pack; its answers stay.", PROBE_PATH)
+    else:
+        cors = getattr(args, "enable_cors_header", None)
+        add_routes(instance.routes, supervisor, versions=versions(), cors_origin=cors)
+    return instance.prompt_queue
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what the figures depend on, for the probe's answer."""
+    import torch
+
+    try:
+        import comfyui_version
+
+        comfyui: str | None = comfyui_version.__version__
+    except ImportError:
+        comfyui = None
+    return {
+        "vram_supervisor": _own_version(),
+        "comfyui": comfyui,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "comfy_aimdo": _installed("comfy-aimdo"),
+    }
+
+
+def _own_version() -> str | None:
+    """ComfyUI loads the folder, not the installed package: the version is in pyproject."""
+    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    if not project.is_file():
+        return _installed("vram-supervisor")
+    for line in project.read_text(encoding="utf-8").splitlines():
+        if line.startswith("version"):
+            return line.partition("=")[2].strip().strip('"')
+    return None
+
+
+def _installed(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

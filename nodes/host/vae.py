@@ -1,0 +1,196 @@
+"""Facts read off a host VAE object, and the ways to run its decoder.
+
+The object is ``comfy.sd.VAE`` or something shaped like it; what it does not tell is None.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from ...supervisor.planning.cost import ScaledCost
+from ...supervisor.planning.types import DecodeShape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+    from ...supervisor.planning.types import CostModel
+    from ...supervisor.types import Plan
+
+IMAGE_DIMS: Final = 4
+VIDEO_DIMS: Final = 5
+LEAST_CHUNK: Final = 2
+"""Latent frames: core never decodes fewer at once."""
+
+DEFAULT_FACTOR: Final = 1.2
+FACTORS: Final = {"comfy.ldm.wan.vae": 1.9}
+"""Core's hand-written formulas times this: Wan 2.1 was measured at 1 / 0.55 of its formula
+(3 latent frames, H200); the others were measured below theirs and get a small margin."""
+
+_FALLBACKS: Final = ("decode_tiled_", "decode_tiled_1d", "decode_tiled_3d", "_decode_tiled_owned")
+
+
+class Vae(Protocol):
+    """The part of ``comfy.sd.VAE`` that decoding uses. Latents are [B, C, H, W] or
+    [B, C, T, H, W]; pixels come back with channels last, in 0..1."""
+
+    device: torch.device
+    patcher: object
+    vae_dtype: torch.dtype
+    first_stage_model: object
+    memory_used_decode: Callable[[tuple[int, ...], torch.dtype], float]
+
+    def decode(self, samples_in: torch.Tensor) -> torch.Tensor:
+        """Whole; silently tiled on an OOM."""
+        ...
+
+    def decode_tiled(
+        self,
+        samples: torch.Tensor,
+        tile_x: int | None = None,
+        tile_y: int | None = None,
+        overlap: int | None = None,
+        tile_t: int | None = None,
+        overlap_t: int | None = None,
+    ) -> torch.Tensor:
+        """In tiles; sizes in latent units."""
+        ...
+
+    def spacial_compression_decode(self) -> int:
+        """Pixels per latent row and column."""
+        ...
+
+    def temporal_compression_decode(self) -> int | None:
+        """Frames per latent frame, None for images."""
+        ...
+
+
+class WholeDecodeRanOut(Exception):  # noqa: N818
+    """Raised inside ``decode_whole`` only, in place of core's silent tiled retry."""
+
+
+@dataclass(frozen=True, slots=True)
+class VaeFacts:
+    """What planning needs to know of a VAE.
+
+    Attributes:
+        spatial_scale: pixels per latent row and column.
+        temporal_scale: frames per latent frame after the first, None for image VAEs.
+        tiles_itself: it has its own tiling; ours would fight it.
+        pictures: it decodes to pictures (not audio or 1-D latents).
+    """
+
+    spatial_scale: int
+    temporal_scale: int | None
+    tiles_itself: bool
+    pictures: bool
+    image_only: bool
+    family_module: str
+
+
+def read_facts(vae: Vae) -> VaeFacts:
+    """Read what the object tells, by feature."""
+    model = getattr(vae, "first_stage_model", None)
+    latent_dim = getattr(vae, "latent_dim", None)
+    chunked = bool(getattr(model, "comfy_has_chunked_io", False))
+    return VaeFacts(
+        spatial_scale=int(vae.spacial_compression_decode()),
+        temporal_scale=vae.temporal_compression_decode(),
+        tiles_itself=bool(getattr(vae, "handles_tiling", False)) or chunked,
+        pictures=latent_dim != 1 and getattr(vae, "extra_1d_channel", None) is None,
+        image_only=latent_dim == IMAGE_DIMS - 2,
+        family_module=type(model).__module__,
+    )
+
+
+def picture_latent(samples: Any, facts: VaeFacts) -> torch.Tensor:
+    """The tensor to decode, as core picks it.
+
+    Of a nested latent (video with audio) the first; of a 5-D latent for an image VAE the
+    first frame.
+    """
+    latent: torch.Tensor = samples.unbind()[0] if getattr(samples, "is_nested", False) else samples
+    if facts.image_only and latent.ndim == VIDEO_DIMS:
+        return latent[:, :, 0]
+    return latent
+
+
+def repeat_last_frame(latent: torch.Tensor) -> torch.Tensor:
+    """[B, C, T, H, W] with the last frame once more, for VAEs that spoil the last one."""
+    import torch
+
+    return torch.cat([latent, latent[:, :, -1:]], dim=2)
+
+
+def shape_of(latent: torch.Tensor, facts: VaeFacts) -> DecodeShape:
+    """Sizes of a picture latent; one item, for the executor splits batches by itself."""
+    frames = latent.shape[2] if latent.ndim == VIDEO_DIMS else None
+    return DecodeShape(
+        batch=1,
+        channels=int(latent.shape[1]),
+        frames=frames,
+        height=int(latent.shape[-2]),
+        width=int(latent.shape[-1]),
+        spatial_scale=facts.spatial_scale,
+        temporal_scale=facts.temporal_scale or 1,
+    )
+
+
+def cost_of(vae: Vae, facts: VaeFacts, channels: int) -> CostModel:
+    """The host's formula for this VAE, times what covers its known errors."""
+
+    def formula(batch: int, frames: int | None, height: int, width: int) -> float:
+        time = () if frames is None else (frames,)
+        return vae.memory_used_decode((batch, channels, *time, height, width), vae.vae_dtype)
+
+    return ScaledCost(formula, FACTORS.get(facts.family_module, DEFAULT_FACTOR))
+
+
+def decode_whole(vae: Vae, latent: torch.Tensor) -> torch.Tensor:
+    """Core's decode in one piece.
+
+    Raises:
+        WholeDecodeRanOut: it ran out of memory. Core would now retry in small tiles without
+            a word; a copy of the object, sharing model and patcher, raises there instead.
+    """
+    honest: Vae = copy.copy(vae)
+    for name in _FALLBACKS:
+        if hasattr(honest, name):
+            setattr(honest, name, _raise_instead)
+    return honest.decode(latent)
+
+
+def _raise_instead(*_args: object, **_kwargs: object) -> torch.Tensor:
+    raise WholeDecodeRanOut
+
+
+def decode_in_tiles(vae: Vae, latent: torch.Tensor, facts: VaeFacts, plan: Plan) -> torch.Tensor:
+    """Core's tiled decode with the plan's sizes, turned from pixels and frames to latents."""
+    scale = facts.spatial_scale
+    tile = None if plan.tile_size is None else max(1, plan.tile_size // scale)
+    overlap = None if plan.overlap is None else plan.overlap // scale
+    tile_t, overlap_t = None, None
+    if latent.ndim == VIDEO_DIMS and facts.temporal_scale is not None:
+        tile_t, overlap_t = _chunk(latent.shape[2], facts.temporal_scale, plan)
+    return vae.decode_tiled(
+        latent, tile_x=tile, tile_y=tile, overlap=overlap, tile_t=tile_t, overlap_t=overlap_t
+    )
+
+
+def _chunk(frames: int, scale: int, plan: Plan) -> tuple[int, int]:
+    """Latent frames per chunk and shared by two; all frames in one where the plan has none."""
+    if plan.temporal_size is None:
+        return max(LEAST_CHUNK, frames), 1
+    chunk = max(LEAST_CHUNK, plan.temporal_size // scale)
+    shared = (plan.temporal_overlap or 0) // scale
+    return chunk, max(1, min(chunk // 2, shared))
+
+
+def as_images(pixels: torch.Tensor) -> torch.Tensor:
+    """[B, T, H, W, C] to [B * T, H, W, C], as core's node does; images pass through."""
+    if pixels.ndim == VIDEO_DIMS:
+        return pixels.reshape(-1, *pixels.shape[-3:])
+    return pixels

@@ -1,0 +1,189 @@
+"""Decoding with recovery: whole, then with models evicted, then in ever smaller tiles.
+
+Pure but for what the executor does. A rung that ran out of memory is noted and the next is
+tried; any other error and the user's interrupt pass through at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from ..supervisor.planning.planner import plan_decode, shrink
+from ..supervisor.units import format_bytes
+
+if TYPE_CHECKING:
+    from ..supervisor.planning.types import CostModel, DecodeShape, PlanRequest
+    from ..supervisor.types import Plan
+
+_ResultT_co = TypeVar("_ResultT_co", covariant=True)
+_ResultT = TypeVar("_ResultT")
+
+
+class RanOut(Exception):  # noqa: N818
+    """An attempt ran out of memory; its tensors are already released."""
+
+
+class LadderExhausted(Exception):  # noqa: N818
+    """Every rung ran out of memory."""
+
+
+class Executor(Protocol[_ResultT_co]):
+    """Runs attempts on the device that decodes."""
+
+    def budget_bytes(self) -> int:
+        """What a decode may add to the device now."""
+        ...
+
+    def evictable_bytes(self) -> int:
+        """What evicting other models would add to that."""
+        ...
+
+    def evict(self, needed_bytes: int) -> int:
+        """Free until ``needed_bytes`` may be added; returns how much was freed."""
+        ...
+
+    def empty_cache(self) -> None:
+        """Give unused memory back to the driver."""
+        ...
+
+    def check_interrupt(self) -> None:
+        """Raise the host's interrupt if the user asked for one."""
+        ...
+
+    def run(self, plan: Plan) -> _ResultT_co:
+        """Decode as planned.
+
+        Raises:
+            RanOut: the device ran out of memory.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be decoded, and what was wished for."""
+
+    shape: DecodeShape
+    cost: CostModel
+    request: PlanRequest
+    temporal_tiling: bool
+
+
+@dataclass
+class Record:
+    """What happened, for the report. Filled as the ladder is climbed, kept when it fails.
+
+    Attributes:
+        budget_bytes: what a decode could add before anything was done.
+        tried: one line for each thing done, in order.
+        plan: the plan in hand; at the end, the one that worked.
+    """
+
+    budget_bytes: int | None = None
+    free_bytes: int | None = None
+    plan: Plan | None = None
+    tried: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Ladder(Generic[_ResultT]):
+    """One climb."""
+
+    executor: Executor[_ResultT]
+    question: Question
+    record: Record
+    _evicted: bool = False
+
+    def climb(self) -> _ResultT:
+        """Decode, whatever it takes.
+
+        Raises:
+            LadderExhausted: nothing smaller is left; ``record.tried`` says what was done.
+        """
+        if self.question.request.cleanup_before_decode:
+            self._clean_up()
+        self.record.budget_bytes = self.executor.budget_bytes()
+        plan: Plan | None = self._first_plan(self.record.budget_bytes)
+        while plan is not None:
+            self.executor.check_interrupt()
+            plan = self._made_room(plan)
+            self.record.plan = plan
+            try:
+                result = self.executor.run(plan)
+            except RanOut:
+                self.record.tried.append(f"{_name(plan)}: ran out of memory")
+            else:
+                self.record.tried.append(f"{_name(plan)}: done")
+                return result
+            self.executor.empty_cache()
+            plan = self._next(plan)
+        raise LadderExhausted
+
+    def _clean_up(self) -> None:
+        """Only what is in the way: models the queue may need again stay if there is room."""
+        shape = self.question.shape
+        need = self.question.cost.need_bytes(shape.batch, shape.frames, shape.height, shape.width)
+        freed = self.executor.evict(need)
+        self.record.tried.append(f"cleaned up before the decode: {format_bytes(freed)} freed")
+
+    def _first_plan(self, budget_bytes: int) -> Plan:
+        asked = self.question
+        plan = plan_decode(
+            asked.shape,
+            asked.cost,
+            budget_bytes,
+            asked.request,
+            evictable_bytes=self.executor.evictable_bytes(),
+            temporal_tiling=asked.temporal_tiling,
+        )
+        return plan if plan.kind != "cpu" else self._smallest(plan)
+
+    def _smallest(self, hopeless: Plan) -> Plan:
+        """Predictions err: the smallest tiles are tried even where they should not fit."""
+        plan, smaller = hopeless, self._shrunk(hopeless)
+        while smaller is not None:
+            plan, smaller = smaller, self._shrunk(smaller)
+        if plan is hopeless:
+            return replace(hopeless, kind="whole")
+        warning = "nothing is predicted to fit: the smallest tiles are tried all the same"
+        return replace(plan, fits=False, warnings=(*plan.warnings, warning))
+
+    def _made_room(self, plan: Plan) -> Plan:
+        """Evict before an attempt that needs more than is free; the plan then says so."""
+        needed, free = plan.predicted_peak_bytes, self.executor.budget_bytes()
+        if needed > free and self.executor.evictable_bytes() > 0:
+            self._evict(needed)
+            return replace(plan, kind="evict") if plan.kind == "whole" else plan
+        return plan
+
+    def _evict(self, needed_bytes: int) -> None:
+        freed = self.executor.evict(needed_bytes)
+        self._evicted = True
+        self.record.tried.append(f"evicted other models: {format_bytes(freed)} freed")
+
+    def _next(self, failed: Plan) -> Plan | None:
+        """After a whole decode ran out: evict everything and retry it, then tile."""
+        evictable = self.executor.evictable_bytes()
+        if failed.kind in ("whole", "evict") and evictable > 0 and not self._evicted:
+            self._evict(self.executor.budget_bytes() + evictable)
+            return replace(failed, kind="evict", reason=f"{failed.reason}; retried after evicting")
+        return self._shrunk(failed)
+
+    def _shrunk(self, plan: Plan) -> Plan | None:
+        asked = self.question
+        return shrink(
+            plan,
+            asked.shape,
+            asked.cost,
+            asked.request,
+            temporal_tiling=asked.temporal_tiling,
+        )
+
+
+def _name(plan: Plan) -> str:
+    if plan.tile_size is None:
+        return "whole, after evicting" if plan.kind == "evict" else "whole"
+    if plan.temporal_size is None:
+        return f"tiles of {plan.tile_size} px"
+    return f"tiles of {plan.tile_size} px, {plan.temporal_size} frames at a time"

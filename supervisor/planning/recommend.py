@@ -1,0 +1,220 @@
+"""Advice for one device and one decode to come: profile, reserve and decode sizes. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from ..units import GiB, MiB, format_bytes, from_gib
+from .families import BY_FAMILY, FAMILIES
+from .planner import plan_decode
+from .tiling import round_up
+from .types import PlanRequest, Recommendation
+
+if TYPE_CHECKING:
+    from ..types import DecodeContext, DeviceInfo, Plan, Reading
+    from .cost import FamilyCost
+
+__all__ = ["FAMILIES", "Recommendation", "recommend"]
+
+WIDGET_TILE_LIMIT_PX: Final = 4096
+WIDGET_FRAMES_LIMIT: Final = 4096
+UNKNOWN_VIDEO_FAMILY: Final = "hunyuan"
+"""The hungriest measured family: a decode planned for it fits for the others too."""
+RESERVE_SHARE: Final = 0.25
+"""No reserve takes more than this share of the device."""
+WORKSPACE_BYTES: Final = 256 * MiB
+"""Left alone for the allocator's rounding and other processes while a decode runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Profile:
+    name: str
+    reserve_gib: float
+    torch_compile_mode: str = "off"
+    sage_with_compile: bool = False
+
+
+_CPU: Final = _Profile("low_vram", 0.0)
+_LOW: Final = _Profile("low_vram", 1.5)
+_TWELVE: Final = _Profile("12GB_VRAM_32GB_RAM", 1.25)
+_BALANCED: Final = _Profile("balanced", 1.0)
+_MAX_SPEED: Final = _Profile("max_speed", 0.5, "reduce-overhead", sage_with_compile=True)
+_UNKNOWN: Final = _Profile("auto", 1.0)
+
+_BY_SIZE: Final = ((10 * GiB, _LOW), (14 * GiB, _TWELVE), (22 * GiB, _BALANCED))
+"""Upper ends; a card sold as 12 GB reports a little less, one sold as 24 GB too."""
+
+
+def recommend(
+    context: DecodeContext,
+    device: DeviceInfo | None,
+    reading: Reading | None,
+    *,
+    os_name: str | None = None,
+) -> Recommendation:
+    """Widget values for this device, as free as it is now, and this decode.
+
+    Args:
+        context: size, frames and family of the decode, as far as known.
+        device: the device that will decode; None when there is none.
+        reading: its latest figures; None before the first sample.
+        os_name: ``platform.system()`` of the machine that will decode, None if unknown.
+    """
+    profile = _profile(device)
+    total, free = _total_bytes(device, reading), free_for_us_bytes(reading)
+    effective_gib = _effective_reserve_gib(profile, total)
+    base = Recommendation(
+        profile=profile.name,
+        reserved_vram_gb=profile.reserve_gib,
+        reserved_vram_effective_gb=effective_gib,
+        warnings=_warnings(device, free, from_gib(effective_gib)),
+        notes=_device_notes(device, reading, profile),
+    )
+    base = _for_system(base, profile, os_name)
+    return _with_decode(base, context, _budget_bytes(total, free, effective_gib))
+
+
+def free_for_us_bytes(reading: Reading | None) -> int | None:
+    """Free memory plus what torch's cache holds but no tensor uses; None if unknown."""
+    if reading is None or reading.free_bytes is None:
+        return None
+    reserved, allocated = reading.torch_reserved_bytes, reading.torch_allocated_bytes
+    cached = max(0, reserved - allocated) if reserved is not None and allocated is not None else 0
+    return reading.free_bytes + cached
+
+
+def _profile(device: DeviceInfo | None) -> _Profile:
+    if device is None or device.kind == "cpu":
+        return _CPU
+    if device.total_bytes is None:
+        return _UNKNOWN
+    for below_bytes, profile in _BY_SIZE:
+        if device.total_bytes < below_bytes:
+            return profile
+    return _MAX_SPEED
+
+
+def _total_bytes(device: DeviceInfo | None, reading: Reading | None) -> int | None:
+    if reading is not None and reading.total_bytes is not None:
+        return reading.total_bytes
+    return None if device is None else device.total_bytes
+
+
+def _effective_reserve_gib(profile: _Profile, total_bytes: int | None) -> float:
+    if total_bytes is None:
+        return profile.reserve_gib
+    return round(min(profile.reserve_gib, total_bytes * RESERVE_SHARE / GiB), 2)
+
+
+def _budget_bytes(total: int | None, free: int | None, reserve_gib: float) -> int | None:
+    """What a decode may add: live free memory if known, else the device less its reserve."""
+    if free is not None:
+        return max(0, free - WORKSPACE_BYTES)
+    return None if total is None else max(0, total - from_gib(reserve_gib) - WORKSPACE_BYTES)
+
+
+def _warnings(
+    device: DeviceInfo | None, free_bytes: int | None, reserve_bytes: int
+) -> tuple[str, ...]:
+    if device is None:
+        return ("No device is known: these are defaults.",)
+    if free_bytes is None or free_bytes >= reserve_bytes:
+        return ()
+    shortage = (
+        f"Only {format_bytes(free_bytes)} is free on {device.key}, less than the reserve of "
+        f"{format_bytes(reserve_bytes)}: close other programs or run VRAM Cleanup."
+    )
+    return (shortage,)
+
+
+def _device_notes(
+    device: DeviceInfo | None, reading: Reading | None, profile: _Profile
+) -> tuple[str, ...]:
+    notes: list[str] = []
+    if device is None or device.kind == "cpu":
+        notes.append("No accelerator: sizes are for system memory, nothing is reserved.")
+    elif reading is None or reading.free_bytes is None:
+        notes.append("Free memory is unknown: sizes rest on the card's total memory.")
+    if device is not None and device.unified:
+        notes.append("The GPU shares system memory: free memory is the system's.")
+    if profile is _TWELVE:
+        notes.append("Raise the reserve to 1.5 GiB if running out of memory persists.")
+    return tuple(notes)
+
+
+def _for_system(base: Recommendation, profile: _Profile, os_name: str | None) -> Recommendation:
+    """The profile's compile and attention values, safe for this operating system."""
+    if os_name != "Windows":
+        return replace(
+            base,
+            torch_compile_mode=profile.torch_compile_mode,
+            allow_sageattention_torch_compile=profile.sage_with_compile,
+        )
+    sage = "sageattn_qk_int8_pv_fp16_cuda" if profile is _TWELVE else "auto"
+    note = "Windows: compile stays off and Triton attention is avoided, both may crash hard."
+    return replace(base, sage_attention=sage, notes=(*base.notes, note))
+
+
+def _with_decode(
+    base: Recommendation, context: DecodeContext, budget_bytes: int | None
+) -> Recommendation:
+    """The decode sizes: planned where size and budget are known, else the node's defaults."""
+    cost, family_notes = _family(context)
+    shape = cost.shape_for(context)
+    if shape is None:
+        note = "No size given: decode sizes are the node's defaults."
+        return replace(base, notes=(*base.notes, note))
+    notes = (*base.notes, *family_notes)
+    if budget_bytes is None:
+        note = "No memory figure is known: decode sizes are the node's defaults."
+        return replace(base, notes=(*notes, note))
+    plan = plan_decode(
+        shape, cost, budget_bytes, PlanRequest(), temporal_tiling=cost.growth == "linear"
+    )
+    notes = (*notes, *_cost_notes(cost, context))
+    return _with_sizes(replace(base, notes=notes, plan=plan), plan, context)
+
+
+def _with_sizes(base: Recommendation, plan: Plan, context: DecodeContext) -> Recommendation:
+    """Widget values that make a manual node do what the plan says."""
+    longest_px = max(context.width or 0, context.height or 0)
+    tile_px = plan.tile_size or round_up(longest_px, 32)
+    frames = max(base.temporal_size, round_up(context.frames or 1, 8))
+    return replace(
+        base,
+        tile_size=max(64, min(WIDGET_TILE_LIMIT_PX, tile_px)),
+        overlap=base.overlap if plan.overlap is None else plan.overlap,
+        temporal_size=plan.temporal_size or min(WIDGET_FRAMES_LIMIT, frames),
+        temporal_overlap=plan.temporal_overlap or base.temporal_overlap,
+        cleanup_before_decode=not plan.fits,
+    )
+
+
+def _family(context: DecodeContext) -> tuple[FamilyCost, tuple[str, ...]]:
+    """The family named, or the safest guess with a note that says so."""
+    if context.family is not None:
+        return BY_FAMILY[context.family], ()
+    if (context.frames or 1) <= 1:
+        return BY_FAMILY["kl"], ("No VAE family given: figured as an image VAE (kl).",)
+    cost = BY_FAMILY[UNKNOWN_VIDEO_FAMILY]
+    note = (
+        f"No VAE family given: figured as {cost.title}, the hungriest one; name it with vae= "
+        "for a closer plan."
+    )
+    return cost, (note,)
+
+
+def _cost_notes(cost: FamilyCost, context: DecodeContext) -> tuple[str, ...]:
+    how = "" if cost.measured else "estimate, not measured: "
+    notes = [f"{cost.title} memory: {how}{cost.source}."]
+    if (context.frames or 1) > 1 and cost.video:
+        notes.append(_GROWTH_NOTES[cost.growth].format(title=cost.title))
+    return tuple(notes)
+
+
+_GROWTH_NOTES: Final = {
+    "none": "{title} does not grow with time: temporal chunks would save nothing.",
+    "flat": "{title} is flat after 5 latent frames: temporal chunks would save nothing.",
+    "linear": "{title} grows with time: temporal_size is a lever for long video.",
+}

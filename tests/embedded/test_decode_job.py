@@ -1,0 +1,235 @@
+import json
+import threading
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from support.instruments import CPU, FakeCounter, ScriptedProbe  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensor  # noqa: E402
+
+from vram_supervisor.supervisor.embedded import decode_job  # noqa: E402
+from vram_supervisor.supervisor.embedded.decode_job import DecodeJobs, DecodeRequest  # noqa: E402
+from vram_supervisor.supervisor.embedded.decoder import DecoderConfig  # noqa: E402
+from vram_supervisor.supervisor.errors import DecodeBusyError  # noqa: E402
+from vram_supervisor.supervisor.service import Supervisor  # noqa: E402
+from vram_supervisor.supervisor.telemetry.history import MemoryHistory  # noqa: E402
+from vram_supervisor.supervisor.types import Reading  # noqa: E402
+from vram_supervisor.supervisor.units import GiB  # noqa: E402
+
+TINY = DecoderConfig(channels=(8, 8, 4, 4))
+PATIENCE_S = 120
+
+
+@pytest.fixture
+def supervisor():
+    probe = ScriptedProbe(CPU, [Reading(free_bytes=4 * GiB)])
+    return Supervisor(probes=[probe], history=MemoryHistory(), counter=FakeCounter())
+
+
+@pytest.fixture
+def jobs(supervisor):
+    return DecodeJobs(supervisor, device="cpu", config=TINY)
+
+
+def finish(jobs, request):
+    job_id = jobs.start(request)
+    assert jobs.wait(PATIENCE_S)
+    snapshot = jobs.snapshot()
+    assert snapshot["job_id"] == job_id
+    return snapshot
+
+
+@pytest.mark.parametrize(
+    ("sentence", "asked", "latent"),
+    [
+        ("exact sizes stay", (320, 128, 13), (1, 16, 4, 16, 40)),
+        ("others are rounded up to whole latents", (321, 121, 14), (1, 16, 5, 16, 41)),
+        ("the smallest job is one latent", (1, 1, 1), (1, 16, 1, 1, 1)),
+    ],
+)
+def test_sizes(sentence, asked, latent):
+    assert DecodeRequest(*asked).latent_shape() == latent
+
+
+def test_idle_before_the_first_job(jobs):
+    snapshot = jobs.snapshot()
+    assert (snapshot["state"], snapshot["job_id"], snapshot["progress"]) == ("idle", None, 0.0)
+    assert jobs.preview_png() is None
+    assert jobs.wait(0)
+
+
+def test_a_job_under_a_budget_is_streamed_and_keeps_to_it(jobs):
+    got = finish(jobs, DecodeRequest(272, 128, 13, budget_share=0.4, compare=True))
+    assert (got["state"], got["error"], got["frames"]) == ("done", None, 13)
+    assert got["plan"]["kind"] == "streamed"
+    assert got["measured_peak_bytes"] == pytest.approx(got["predicted_peak_bytes"], rel=0.001)
+    assert got["measured_peak_bytes"] <= got["budget_bytes"] < got["whole_predicted_bytes"]
+    assert got["relative_error"] <= 1e-5
+    assert got["progress"] == 1.0
+    assert all(tile["done"] for tile in got["tiles"])
+    assert sum(tile["w"] * tile["h"] for tile in got["tiles"]) == 272 * 128
+    assert jobs.preview_png().startswith(b"\x89PNG")
+
+
+def test_snapshots_are_json_at_every_moment(jobs):
+    json.dumps(jobs.snapshot())
+    json.dumps(finish(jobs, DecodeRequest(64, 64, 5)), allow_nan=False)
+
+
+def test_the_tracker_sees_the_job_and_its_nodes(jobs, supervisor):
+    got = finish(jobs, DecodeRequest(64, 64, 5, compare=True))
+    (record,) = supervisor.jobs.recent(5)
+    assert (record.job_id, record.status) == (got["job_id"], "success")
+    assert [(node.node_id, node.node_type) for node in record.nodes] == [
+        ("latent", "RandomLatent"),
+        ("decode", "StreamedTiledDecode"),
+        ("compare", "WholeDecode"),
+    ]
+
+
+def test_without_a_budget_most_of_what_is_free_is_used(jobs, supervisor):
+    supervisor.start()
+    try:
+        sampled = threading.Event()
+        stream = supervisor.open_stream(None, sampled.set)
+        assert sampled.wait(PATIENCE_S)
+        stream.close()
+        got = finish(jobs, DecodeRequest(64, 64, 5))
+    finally:
+        supervisor.stop()
+    assert got["budget_bytes"] == int(4 * GiB * decode_job.BUDGET_SHARE)
+    assert got["plan"]["kind"] == "whole"
+
+
+def test_with_free_memory_unknown_it_tries_whole(jobs):
+    got = finish(jobs, DecodeRequest(64, 64, 5))
+    assert got["plan"]["kind"] == "whole"
+    assert got["budget_bytes"] == got["whole_predicted_bytes"]
+
+
+def test_a_budget_nothing_fits_ends_in_an_error_that_says_so(jobs, supervisor):
+    got = finish(jobs, DecodeRequest(272, 128, 13, budget_bytes=1000))
+    assert got["state"] == "error"
+    assert "NothingFitsError" in got["error"]
+    assert supervisor.jobs.recent(1)[0].status == "error"
+
+
+def test_a_job_larger_than_the_machine_is_refused_before_it_allocates(jobs):
+    got = finish(jobs, DecodeRequest(16384, 16384, 100_000))
+    assert "NothingFitsError" in got["error"]
+
+
+def test_after_an_error_the_next_job_runs(jobs):
+    finish(jobs, DecodeRequest(272, 128, 13, budget_bytes=1000))
+    assert finish(jobs, DecodeRequest(64, 64, 5))["error"] is None
+
+
+class Gate:
+    """Holds a decode at its first chunk until the test lets it go on."""
+
+    def __init__(self, monkeypatch):
+        self.reached, self.open = threading.Event(), threading.Event()
+        real = decode_job.decode
+
+        def held(decoder, latent, plan, watch):
+            check = watch.check
+
+            def wait_then_check():
+                self.reached.set()
+                assert self.open.wait(PATIENCE_S)
+                check()
+
+            watch.check = wait_then_check
+            return real(decoder, latent, plan, watch)
+
+        monkeypatch.setattr(decode_job, "decode", held)
+
+
+def test_one_job_at_a_time(jobs, monkeypatch):
+    gate = Gate(monkeypatch)
+    running = jobs.start(DecodeRequest(64, 64, 5))
+    assert gate.reached.wait(PATIENCE_S)
+    with pytest.raises(DecodeBusyError) as caught:
+        jobs.start(DecodeRequest(64, 64, 5))
+    assert caught.value.job_id == running
+    assert jobs.snapshot()["state"] == "running"
+    gate.open.set()
+    assert jobs.wait(PATIENCE_S)
+    assert jobs.snapshot()["state"] == "done"
+
+
+def test_a_running_job_shows_its_tiles_before_they_are_done(jobs, monkeypatch):
+    gate = Gate(monkeypatch)
+    jobs.start(DecodeRequest(272, 128, 13, budget_share=0.4))
+    assert gate.reached.wait(PATIENCE_S)
+    running = jobs.snapshot()
+    gate.open.set()
+    assert jobs.wait(PATIENCE_S)
+    assert len(running["tiles"]) == running["plan"]["tiles"] > 1
+    assert running["progress"] == 0
+    assert not any(tile["done"] for tile in running["tiles"])
+
+
+def test_a_cancelled_job_is_interrupted(jobs, supervisor, monkeypatch):
+    gate = Gate(monkeypatch)
+    jobs.start(DecodeRequest(64, 64, 5))
+    assert gate.reached.wait(PATIENCE_S)
+    jobs.cancel()
+    gate.open.set()
+    assert jobs.wait(PATIENCE_S)
+    assert supervisor.jobs.recent(1)[0].status == "interrupted"
+    assert "interrupted" in jobs.snapshot()["error"]
+
+
+def test_running_out_of_memory_splits_the_tile_on_the_map(jobs, monkeypatch):
+    real, failed = decode_job.CausalVideoDecoder.up, []
+
+    def up(self, features, cache, *, first):
+        if cache is not None and not isinstance(features, FakeTensor) and not failed:
+            failed.append(True)
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return real(self, features, cache, first=first)
+
+    monkeypatch.setattr(decode_job.CausalVideoDecoder, "up", up)
+    got = finish(jobs, DecodeRequest(272, 128, 13, budget_share=0.4, compare=True))
+    assert got["error"] is None
+    assert len(got["ladder"]) == 1
+    assert len(got["tiles"]) == got["plan"]["tiles"] + 1
+    assert got["progress"] == 1.0
+    assert got["relative_error"] <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("primary", "cuda", "expected"),
+    [
+        pytest.param("cpu", False, "cpu", id="the CPU"),
+        pytest.param("cuda:1", True, "cuda:1", id="a GPU torch can use"),
+        pytest.param("nvml:0", False, "cpu", id="a GPU only the driver sees"),
+        pytest.param("cuda:0", False, "cpu", id="a CUDA name without CUDA"),
+    ],
+)
+def test_the_device(primary, cuda, expected, supervisor, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(supervisor, "primary_device", lambda: primary)
+    assert DecodeJobs(supervisor).device == expected
+
+
+def test_precision_is_put_back_and_cudnn_stays_on():
+    before = (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.enabled)
+    with decode_job.full_precision():
+        # torch's context manager turns cuDNN off unless told not to.
+        assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.enabled) == (False, True)
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.enabled) == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+@pytest.mark.parametrize("share", [0.4, 0.2])
+def test_on_cuda_the_budget_is_kept_and_the_picture_is_the_same(share, supervisor):
+    torch.cuda.reset_peak_memory_stats()  # earlier tests in this process held more
+    jobs = DecodeJobs(supervisor, device="cuda:0")
+    got = finish(jobs, DecodeRequest(640, 384, 25, budget_share=share, compare=True))
+    assert (got["state"], got["error"], got["frames"]) == ("done", None, 25)
+    assert 0 < got["measured_peak_bytes"] <= got["budget_bytes"] < got["whole_predicted_bytes"]
+    assert got["measured_exact"] is True
+    assert got["relative_error"] <= 1e-5

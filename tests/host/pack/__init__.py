@@ -1,0 +1,231 @@
+"""Nodes and a route for the host tests only: latents, comparisons, failures, a look at settings."""
+
+from __future__ import annotations
+
+import threading
+
+import comfy.model_management as management
+import comfy.model_patcher
+import server
+import torch
+from aiohttp import web
+
+GATE = {"reached": threading.Event()}
+
+
+def settings() -> dict:
+    matmul = torch.backends.cuda.matmul
+    return {
+        "reserve_bytes": management.EXTRA_RESERVED_VRAM,
+        "fp16_accumulation": getattr(matmul, "allow_fp16_accumulation", None),
+        "tf32_matmul": matmul.allow_tf32,
+        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+        "precision": getattr(matmul, "fp32_precision", None),
+    }
+
+
+@server.PromptServer.instance.routes.get("/host_test/settings")
+async def read_settings(_request):
+    return web.json_response(settings())
+
+
+@server.PromptServer.instance.routes.get("/host_test/waiting")
+async def is_waiting(_request):
+    return web.json_response(GATE["reached"].is_set())
+
+
+class Node:
+    CATEGORY = "host_test"
+    FUNCTION = "run"
+
+
+class Latent(Node):
+    """A seeded latent; frames 0 makes an image latent."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        number = ("INT", {"default": 1, "min": 0, "max": 1 << 30})
+        names = ("seed", "batch", "channels", "frames", "height", "width")
+        return {"required": dict.fromkeys(names, number), "optional": {"nested": ("BOOLEAN",)}}
+
+    RETURN_TYPES = ("LATENT",)
+
+    def run(self, seed, batch, channels, frames, height, width, nested=False):
+        time = (frames,) if frames else ()
+        random = torch.Generator().manual_seed(seed)
+        latent = torch.randn((batch, channels, *time, height, width), generator=random)
+        if nested:
+            from comfy.nested_tensor import NestedTensor
+
+            latent = NestedTensor([latent, torch.zeros(1, 8, 4, 16)])
+        return ({"samples": latent},)
+
+
+class Compare(Node):
+    """Shapes and the largest difference of two images."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"a": ("IMAGE",), "b": ("IMAGE",)}}
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    def run(self, a, b):
+        same = a.shape == b.shape
+        difference = (a.float() - b.float()).abs().max().item() if same else None
+        seen = {"a": list(a.shape), "b": list(b.shape), "spread": a.float().std().item()}
+        return {"ui": {"seen": [{**seen, "difference": difference}]}}
+
+
+class Show(Node):
+    """Puts a text or number out where /history shows it."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": ("*",)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types):
+        return True
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    def run(self, value):
+        return {
+            "ui": {"seen": [value if isinstance(value, str | int | float | bool) else str(value)]}
+        }
+
+
+class SettingsNow(Node):
+    """The process-wide settings when the node runs; its inputs order it."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"after": ("*",)}, "optional": {"salt": ("INT",)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types):
+        return True
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    def run(self, after, salt=0):
+        return {"ui": {"seen": [settings()]}}
+
+
+class Model(Node):
+    """A tiny model in a patcher."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    RETURN_TYPES = ("MODEL",)
+
+    def run(self):
+        inner = torch.nn.Linear(4, 4)
+        inner.device = torch.device("cpu")
+        cpu = torch.device("cpu")
+        return (comfy.model_patcher.ModelPatcher(inner, load_device=cpu, offload_device=cpu),)
+
+
+class Sample(Node):
+    """Runs a model the way core's guider does: pre_run and cleanup around the work."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        how = (["succeed", "fail", "wait"],)
+        return {"required": {"model": ("MODEL",), "how": how, "salt": ("INT", {"default": 0})}}
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    def run(self, model, how, salt):
+        before = settings()
+        model.pre_run()
+        try:
+            during = settings()
+            act(how)
+        finally:
+            model.cleanup()
+        return {"ui": {"seen": [{"before": before, "during": during, "after": settings()}]}}
+
+
+class Act(Node):
+    """Passes on, fails, or waits until the job is interrupted."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        how = (["succeed", "fail", "wait"],)
+        return {"required": {"value": ("*",), "how": how, "salt": ("INT", {"default": 0})}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types):
+        return True
+
+    RETURN_TYPES = ("*",)
+    OUTPUT_NODE = True
+
+    def run(self, value, how, salt):
+        act(how)
+        return (value,)
+
+
+def act(how):
+    if how == "fail":
+        raise RuntimeError("failed on purpose")
+    if how == "wait":
+        GATE["reached"].set()
+        try:
+            while True:
+                management.throw_exception_if_processing_interrupted()
+                threading.Event().wait(0.01)
+        finally:
+            GATE["reached"].clear()
+
+
+class FailingVae(Node):
+    """A VAE whose decoder runs out of memory above a size, or fails, or is interrupted."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        how = (["out of memory", "broken", "interrupt"],)
+        largest = ("INT", {"default": 0, "min": 0, "max": 1 << 30})
+        return {"required": {"vae": ("VAE",), "how": how, "largest_latent_pixels": largest}}
+
+    RETURN_TYPES = ("VAE",)
+
+    def run(self, vae, how, largest_latent_pixels):
+        import copy
+
+        failing = copy.copy(vae)
+        failing.first_stage_model = FailingDecoder(
+            vae.first_stage_model, how, largest_latent_pixels
+        )
+        return (failing,)
+
+
+class FailingDecoder:
+    def __init__(self, model, how, largest):
+        self._model, self._how, self._largest = model, how, largest
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def decode(self, latent, **options):
+        if latent.shape[-1] * latent.shape[-2] > self._largest:
+            if self._how == "out of memory":
+                raise torch.cuda.OutOfMemoryError("out of memory, said by the test")
+            if self._how == "broken":
+                raise RuntimeError("broken, said by the test")
+            raise management.InterruptProcessingException
+        return self._model.decode(latent, **options)
+
+
+NODE_CLASS_MAPPINGS = {
+    f"HostTest{cls.__name__}": cls
+    for cls in (Latent, Compare, Show, SettingsNow, Model, Sample, Act, FailingVae)
+}

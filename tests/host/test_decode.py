@@ -1,0 +1,178 @@
+"""The safe decode against core's own nodes, with small random-weight VAEs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.host_workflows import KL, WAN, latent, link, node, safe_decode, show, vae
+
+GiB = 1 << 30
+
+CASES = {
+    "an image": (KL, {}),
+    "a batch of images with odd sizes": (KL, {"batch": 3, "height": 9, "width": 21}),
+    "a video": (WAN, {"channels": 16, "frames": 3, "height": 8, "width": 12}),
+    "a single frame": (WAN, {"channels": 16, "frames": 1, "height": 8, "width": 8}),
+    "two videos": (WAN, {"channels": 16, "frames": 2, "height": 6, "width": 8, "batch": 2}),
+    "a video with its audio, nested": (
+        WAN,
+        {"channels": 16, "frames": 2, "height": 8, "width": 8, "nested": True},
+    ),
+    "a 5-D latent for an image VAE": (KL, {"frames": 2, "height": 8, "width": 8}),
+}
+
+
+def compared(vae_name, latent_inputs, *, reference=None, **decode):
+    """Our decode beside core's, as a prompt."""
+    core = reference or node("VAEDecode", samples=link("latent"), vae=link("vae"))
+    return {
+        "vae": vae(vae_name),
+        "latent": latent(**latent_inputs),
+        "safe": safe_decode(**decode),
+        "core": core,
+        "compare": node("HostTestCompare", a=link("safe"), b=link("core")),
+        "report": show("safe", 1),
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_untiled_the_decode_equals_cores_in_shape_and_value(comfy, case):
+    vae_name, sizes = CASES[case]
+    seen = comfy.succeed(compared(vae_name, sizes))
+    assert seen["compare"]["a"] == seen["compare"]["b"]
+    assert seen["compare"]["difference"] == 0
+    assert seen["compare"]["spread"] > 0.01
+    report = json.loads(seen["report"])
+    assert report["plan"]["kind"] == "whole"
+    assert report["plan"]["tiles"] == 1
+    assert report["ladder"] == ["whole: done"]
+    assert report["measured_peak_bytes"] is None, "torch does not count system memory"
+
+
+def test_manual_tiles_equal_cores_tiled_node_with_the_same_sizes(comfy):
+    sizes = {"tile_size": 128, "overlap": 32}
+    tiled = node(
+        "VAEDecodeTiled", samples=link("latent"), vae=link("vae"), temporal_size=64,
+        temporal_overlap=8, **sizes,
+    )  # fmt: skip
+    prompt = compared(
+        KL, {"height": 32, "width": 24}, reference=tiled, tiling_mode="manual", **sizes
+    )
+    seen = comfy.succeed(prompt)
+    assert seen["compare"]["difference"] == 0
+    plan = json.loads(seen["report"])["plan"]
+    assert (plan["kind"], plan["tile_size"], plan["overlap"]) == ("tiled", 128, 32)
+
+
+def test_a_budget_below_the_need_tiles_a_video_into_the_same_shape(comfy):
+    sizes = {"channels": 16, "frames": 2, "height": 24, "width": 32}
+    seen = comfy.succeed(compared(WAN, sizes, vram_budget_gb=0.25))
+    assert seen["compare"]["a"] == seen["compare"]["b"] == [5, 192, 256, 3]
+    report = json.loads(seen["report"])
+    assert report["plan"]["kind"] == "tiled"
+    assert report["plan"]["tiles"] > 1
+    assert report["plan"]["predicted_peak_bytes"] <= report["budget_bytes"] <= 0.25 * GiB
+    assert report["plan"]["temporal_size"] is None, "Wan does not grow with time"
+
+
+def test_tile_off_is_a_wish_that_yields_to_the_budget_with_a_warning(comfy):
+    prompt = compared(KL, {"height": 64, "width": 64}, tile=False, vram_budget_gb=0.5)
+    report = json.loads(comfy.succeed(prompt)["report"])
+    assert report["plan"]["kind"] == "tiled"
+    assert any("tile is off" in warning for warning in report["warnings"])
+
+
+def test_the_report_has_every_documented_key(comfy):
+    report = json.loads(comfy.succeed(compared(KL, {}))["report"])
+    assert report.keys() >= {
+        "profile", "requested", "applied", "effective", "warnings", "notes", "recommendations",
+        "hardware_probe", "vae_tiling_suggestion", "hardware", "platform", "timing_ms", "plan",
+        "measured_peak_bytes", "budget_bytes", "free_bytes", "ladder",
+    }  # fmt: skip
+    assert report["plan"].keys() >= {
+        "kind", "tiles", "tile_size", "overlap", "temporal_size", "temporal_overlap", "quality",
+        "reason", "predicted_peak_bytes",
+    }  # fmt: skip
+
+
+def test_last_frame_fix_keeps_the_frame_count(comfy):
+    sizes = {"channels": 16, "frames": 3, "height": 8, "width": 8}
+    seen = comfy.succeed(compared(WAN, sizes, last_frame_fix=True))
+    assert seen["compare"]["a"] == seen["compare"]["b"] == [9, 64, 64, 3]
+
+
+def test_an_api_prompt_without_the_new_inputs_still_runs(comfy):
+    prompt = compared(KL, {})
+    assert "quality" not in prompt["safe"]["inputs"]
+    assert json.loads(comfy.succeed(prompt)["report"])["requested"]["quality"] == "exact"
+
+
+def failing(how, largest=0, **decode):
+    return {
+        "loaded": vae(KL),
+        "vae": node(
+            "HostTestFailingVae", vae=link("loaded"), how=how, largest_latent_pixels=largest
+        ),
+        "latent": latent(height=32, width=32, seed=decode.pop("seed")),
+        "safe": safe_decode(**decode),
+        "image": show("safe", 0),
+        "report": show("safe", 1),
+    }
+
+
+def test_a_whole_decode_that_runs_out_is_told_and_retried_in_tiles(comfy, salt):
+    seen = comfy.succeed(failing("out of memory", 16 * 16, seed=salt))
+    report = json.loads(seen["report"])
+    assert report["ladder"][0] == "whole: ran out of memory"
+    assert report["ladder"][-1].endswith("done")
+    assert report["plan"]["kind"] == "tiled"
+    assert "retrying with tiled VAE decoding" in comfy.log()
+
+
+def error_of(entry):
+    messages = dict(entry["status"]["messages"])
+    return messages["execution_error"]["exception_message"]
+
+
+@pytest.mark.parametrize("how", ["out of memory", "broken"])
+def test_a_failed_decode_keeps_the_latent_and_names_the_file(comfy, salt, how):
+    _, entry = comfy.run(failing(how, seed=salt))
+    message = error_of(entry)
+    saved = next(word.rstrip(";.") for word in message.split() if ".latent" in word)
+    assert Path(saved).is_file()
+    assert comfy.base / "output" in Path(saved).parents
+    assert "said by the test" in message or "ran out of memory" in message
+
+
+def test_the_kept_latent_can_be_loaded_and_decoded(comfy, salt):
+    _, entry = comfy.run(failing("broken", seed=salt))
+    saved = next(word.rstrip(";.") for word in error_of(entry).split() if ".latent" in word)
+    (comfy.base / "input" / "kept.latent").write_bytes(Path(saved).read_bytes())
+    seen = comfy.succeed(
+        {
+            "vae": vae(KL),
+            "kept": node("LoadLatent", latent="kept.latent"),
+            "latent": latent(height=32, width=32, seed=salt),
+            "a": node("VAEDecode", samples=link("kept"), vae=link("vae")),
+            "b": node("VAEDecode", samples=link("latent"), vae=link("vae")),
+            "compare": node("HostTestCompare", a=link("a"), b=link("b")),
+        }
+    )
+    assert seen["compare"]["difference"] == 0
+
+
+def test_without_the_wish_nothing_is_written(comfy, salt):
+    folder = comfy.base / "output" / "latents"
+    before = set(folder.glob("*"))
+    _, entry = comfy.run(failing("broken", seed=salt, keep_latent_on_failure=False))
+    assert "The latent was not saved" in error_of(entry)
+    assert set(folder.glob("*")) == before
+
+
+def test_an_interrupted_decode_stays_an_interrupt_and_keeps_the_latent(comfy, salt):
+    folder = comfy.base / "output" / "latents"
+    before = set(folder.glob("*"))
+    _, entry = comfy.run(failing("interrupt", seed=salt))
+    assert "execution_interrupted" in dict(entry["status"]["messages"])
+    (kept,) = set(folder.glob("*")) - before
+    assert str(kept) in comfy.log()

@@ -1,0 +1,315 @@
+"""The safe decode around a small stand-in for ComfyUI's VAE object, with real tensors."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from vram_supervisor.nodes import decoding
+from vram_supervisor.nodes.decoding import DecodeWish, decode_safely
+from vram_supervisor.nodes.host.meter import PeakMeter
+from vram_supervisor.nodes.host.vae import WholeDecodeRanOut, decode_whole, read_facts
+from vram_supervisor.supervisor.errors import DecodeFailedError
+from vram_supervisor.supervisor.planning.types import PlanRequest
+from vram_supervisor.supervisor.types import DeviceInfo, Reading, Sample
+
+torch = pytest.importorskip("torch")
+
+
+class OutOfMemory(Exception):
+    pass
+
+
+class Interrupted(BaseException):
+    pass
+
+
+class Vae:
+    """Repeats each latent pixel, 8 by 8 and 4 frames per latent frame after the first."""
+
+    def __init__(self, *, video=False, largest=1 << 30, handles_tiling=False, problem=OutOfMemory):
+        self.device = torch.device("cpu")
+        self.vae_dtype = torch.float32
+        self.patcher = None
+        self.first_stage_model = object()
+        self.latent_dim = 3 if video else 2
+        self.handles_tiling = handles_tiling
+        self.video, self.largest, self.problem = video, largest, problem
+        self.calls = []
+
+    def memory_used_decode(self, shape, dtype):
+        return 100 * shape[0] * shape[-1] * shape[-2]
+
+    def spacial_compression_decode(self):
+        return 8
+
+    def temporal_compression_decode(self):
+        return 4 if self.video else None
+
+    def decode(self, latent):
+        """As core's: an OOM is swallowed and tiled, quietly."""
+        self.calls.append(("whole", tuple(latent.shape)))
+        try:
+            return self._pixels(latent)
+        except OutOfMemory:
+            pass
+        return self.decode_tiled_(latent)
+
+    def decode_tiled_(self, latent):
+        raise AssertionError("core's silent retry must not run")
+
+    def decode_tiled(self, latent, **sizes):
+        self.calls.append(("tiled", sizes))
+        if sizes["tile_x"] ** 2 > self.largest:
+            raise self.problem
+        return self._pixels(latent, check=False)
+
+    def _pixels(self, latent, *, check=True):
+        if check and latent.shape[-1] * latent.shape[-2] > self.largest:
+            raise self.problem
+        pixels = latent[:, :3].repeat_interleave(8, -1).repeat_interleave(8, -2)
+        if latent.ndim == 5:
+            pixels = pixels.repeat_interleave(4, 2)[:, :, 3:]
+        return pixels.movedim(1, -1)
+
+
+class Memory:
+    def __init__(self, free=1 << 40):
+        self.free = free
+
+    def free_bytes(self, device):
+        return self.free
+
+    def evictable_bytes(self, device, keep):
+        return 0
+
+    def evict(self, needed, device, keep):
+        return 0
+
+    def empty_cache(self):
+        pass
+
+    def raise_if_interrupted(self):
+        pass
+
+    def is_oom(self, problem):
+        return isinstance(problem, OutOfMemory)
+
+
+class Counter:
+    def __init__(self, allocated=None, peaks=()):
+        self.allocated, self.peaks = allocated, list(peaks)
+
+    def allocated_bytes(self, device):
+        return self.allocated
+
+    def peak_allocated_bytes(self, device):
+        return self.peaks.pop(0) if self.peaks else None
+
+
+def no_meter():
+    return PeakMeter("cpu", Counter(), lambda device: [], 0.0)
+
+
+def decode(samples, vae, *, memory=None, **wish):
+    options = {"last_frame_fix": False, "budget_cap_bytes": 0, "keep_latent": True, **wish}
+    request = options.pop("request", PlanRequest())
+    return decode_safely(samples, vae, DecodeWish(request, **options), memory or Memory(), no_meter)
+
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    """Saving goes to a list here; the real file is written in the host's tests."""
+    saved = []
+
+    def save(samples):
+        saved.append(samples)
+        return tmp_path / "kept.latent"
+
+    monkeypatch.setattr(decoding, "save_latent", save)
+    return saved
+
+
+def image(batch=1):
+    return torch.rand(batch, 4, 8, 6)
+
+
+def video(frames=3):
+    return torch.rand(1, 16, frames, 8, 6)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "vae", "latent", "shape"),
+    [
+        ("an image", Vae(), image(), (1, 64, 48, 3)),
+        ("a batch", Vae(), image(3), (3, 64, 48, 3)),
+        ("a video becomes a row of frames", Vae(video=True), video(), (9, 64, 48, 3)),
+        ("a video latent for an image VAE gives its first frame", Vae(), video(2), (1, 64, 48, 3)),
+        ("of a nested latent the first part", Vae(video=True),
+         SimpleNamespace(is_nested=True, unbind=lambda: [video(), torch.zeros(1, 8, 4)]),
+         (9, 64, 48, 3)),
+    ],
+)  # fmt: skip
+def test_the_shape_of(sentence, vae, latent, shape):
+    assert tuple(decode(latent, vae).images.shape) == shape, sentence
+
+
+def test_a_batch_is_decoded_in_as_many_pieces_as_the_budget_needs():
+    vae = Vae()
+    one = 100 * 48 * 1.2
+    decoded = decode(image(5), vae, memory=Memory(free=int(2.5 * one)))
+    assert [shape[0] for _, shape in vae.calls] == [2, 2, 1]
+    assert tuple(decoded.images.shape) == (5, 64, 48, 3)
+
+
+def test_last_frame_fix_decodes_one_more_and_gives_as_many_frames():
+    vae = Vae(video=True)
+    decoded = decode(video(3), vae, last_frame_fix=True)
+    assert vae.calls[0][1][2] == 4
+    assert tuple(decoded.images.shape) == (9, 64, 48, 3)
+    assert decoded.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("sentence", "vae", "latent"),
+    [
+        ("images have no last frame", Vae(), image()),
+        ("a VAE that tiles itself is left alone", Vae(video=True, handles_tiling=True), video()),
+    ],
+)
+def test_last_frame_fix_is_ignored_with_a_word(sentence, vae, latent):
+    decoded = decode(latent, vae, last_frame_fix=True)
+    assert len(decoded.warnings) == 1, sentence
+
+
+def test_cores_silent_retry_is_turned_into_a_signal():
+    vae = Vae(largest=1)
+    with pytest.raises(WholeDecodeRanOut):
+        decode_whole(vae, image())
+    assert vae.decode_tiled_.__func__ is Vae.decode_tiled_, "the caller's object is untouched"
+
+
+def test_an_oom_is_climbed_down_from_and_told():
+    vae = Vae(largest=16 * 16)
+    latent = torch.rand(1, 4, 64, 64)
+    decoded = decode(latent, vae)
+    assert decoded.record.tried[0] == "whole: ran out of memory"
+    assert decoded.record.plan.kind == "tiled"
+    assert vae.calls[-1][1]["tile_x"] <= 16
+
+
+def test_the_failed_attempts_tensors_are_let_go_before_the_next_attempt():
+    import gc
+    import weakref
+
+    alive = []
+
+    class Hoarding(Vae):
+        def _pixels(self, latent, *, check=True):
+            if check:
+                big = torch.ones(10)
+                alive.append(weakref.ref(big))
+                raise OutOfMemory
+            assert alive[-1]() is None, "the first attempt's tensors are still held"
+            return super()._pixels(latent, check=False)
+
+    gc.disable()
+    try:
+        decode(torch.rand(1, 4, 64, 64), Hoarding())
+    finally:
+        gc.enable()
+    assert len(alive) == 1
+
+
+def test_a_temporal_chunk_is_given_in_latent_frames():
+    vae = Vae(video=True)
+    vae.memory_used_decode = lambda shape, dtype: 100 * shape[-1] * shape[-2] * shape[-3]
+    request = PlanRequest(
+        manual=True, tile_size=64, overlap=16, temporal_size=16, temporal_overlap=8
+    )
+    decode(torch.rand(1, 16, 12, 16, 16), vae, request=request)
+    assert vae.calls == [
+        ("tiled", {"tile_x": 8, "tile_y": 8, "overlap": 2, "tile_t": 4, "overlap_t": 2})
+    ]
+
+
+def test_all_frames_go_in_one_chunk_where_time_is_not_cut():
+    vae = Vae(video=True)
+    latent = torch.rand(1, 16, 5, 64, 64)
+    decode(latent, vae, budget_cap_bytes=200_000)
+    assert vae.calls[-1][1]["tile_t"] == 5
+
+
+def test_a_decode_nothing_helps_names_what_was_tried_and_the_kept_latent(kept):
+    with pytest.raises(DecodeFailedError) as caught:
+        decode(image(), Vae(largest=0))
+    assert caught.value.tried[0] == "whole: ran out of memory"
+    assert caught.value.latent_path.name == "kept.latent"
+    assert len(kept) == 1
+
+
+def test_an_error_of_the_decoder_keeps_the_latent_too(kept):
+    with pytest.raises(DecodeFailedError, match="failed: ValueError: odd"):
+        decode(image(), Vae(largest=0, problem=ValueError("odd")))
+    assert len(kept) == 1
+
+
+def test_an_interrupt_stays_one_and_keeps_the_latent(kept, caplog):
+    with pytest.raises(Interrupted):
+        decode(image(), Vae(largest=0, problem=Interrupted()))
+    assert len(kept) == 1
+    assert "kept.latent" in caplog.text
+
+
+def test_without_the_wish_no_latent_is_kept(kept):
+    with pytest.raises(DecodeFailedError) as caught:
+        decode(image(), Vae(largest=0), keep_latent=False)
+    assert caught.value.latent_path is None
+    assert kept == []
+
+
+def test_a_disk_that_refuses_the_latent_does_not_hide_the_error(monkeypatch):
+    def refuse(samples):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(decoding, "save_latent", refuse)
+    with pytest.raises(DecodeFailedError, match="disk full"):
+        decode(image(), Vae(largest=0))
+
+
+def test_wan_is_planned_with_the_factor_its_formula_needs():
+    facts = read_facts(Vae(video=True))
+    assert facts.family_module == "builtins"
+    from vram_supervisor.nodes.host.vae import cost_of
+
+    plain = cost_of(Vae(), facts, 4).need_bytes(1, None, 10, 10)
+    wan = SimpleNamespace(**{**facts_dict(facts), "family_module": "comfy.ldm.wan.vae"})
+    assert cost_of(Vae(), wan, 4).need_bytes(1, None, 10, 10) > plain >= 10_000
+
+
+def facts_dict(facts):
+    return {name: getattr(facts, name) for name in facts.__slots__}
+
+
+def sample(time_s, allocated):
+    return Sample(
+        time_s, time_s, DeviceInfo("cuda:0", "cuda"), Reading(torch_allocated_bytes=allocated)
+    )
+
+
+@pytest.mark.parametrize(
+    ("sentence", "counter", "samples", "peak", "exact"),
+    [
+        ("a counter that rose is the exact peak", Counter(100, [500, 900]), [], 800, True),
+        ("a counter that stood still leaves the largest sample",
+         Counter(100, [500, 500]), [sample(2, 300), sample(3, 400)], 300, False),
+        ("samples from before do not count",
+         Counter(100, [500, 500]), [sample(0, 499), sample(3, 150)], 50, False),
+        ("no sample in time: unknown", Counter(100, [500, 500]), [], None, None),
+        ("torch does not count here: unknown", Counter(None, []), [sample(3, 1)], None, None),
+        ("a counter somebody reset meanwhile is no peak",
+         Counter(100, [500, 200]), [sample(3, 250)], 150, False),
+    ],
+)  # fmt: skip
+def test_the_measured_peak(sentence, counter, samples, peak, exact):
+    measured = PeakMeter("cuda:0", counter, lambda device: samples, 1.0).measured()
+    assert (measured.peak_bytes, measured.exact) == (peak, exact), sentence

@@ -1,0 +1,114 @@
+"""Settings are combined while several hold them and put back exactly when the last lets go."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from vram_supervisor.nodes.host.settings import SettingsScope
+
+
+@dataclass
+class Knob:
+    """A setting over a plain value that remembers every write."""
+
+    name: str
+    value: object = 0
+    pick: object = max
+    writes: list = field(default_factory=list)
+    broken: bool = False
+
+    def read(self):
+        return self.value
+
+    def write(self, value):
+        if self.broken:
+            raise RuntimeError("refused by the test")
+        self.writes.append(value)
+        self.value = value
+
+    def combine(self, wishes):
+        return self.pick(wishes)
+
+
+def newest(wishes):
+    return wishes[-1]
+
+
+@pytest.fixture
+def knobs():
+    return {
+        "reserve": Knob("reserve", 400),
+        "flag": Knob("flag", False, newest),
+    }
+
+
+@pytest.fixture
+def scope(knobs):
+    return SettingsScope(knobs)
+
+
+def test_the_value_from_before_comes_back(scope, knobs):
+    scope.hold("node", {"reserve": 1000, "flag": True})
+    assert (knobs["reserve"].value, knobs["flag"].value) == (1000, True)
+    scope.release("node")
+    assert (knobs["reserve"].value, knobs["flag"].value) == (400, False)
+
+
+def test_two_nodes_with_different_values_share_the_combined_one(scope, knobs):
+    scope.hold("a", {"reserve": 2000})
+    scope.hold("b", {"reserve": 1000})
+    assert knobs["reserve"].value == 2000
+    scope.release("a")
+    assert knobs["reserve"].value == 1000
+    scope.release("b")
+    assert knobs["reserve"].value == 400
+
+
+def test_a_nested_hold_wins_and_the_outer_one_returns(scope, knobs):
+    scope.hold("job", {"flag": True})
+    scope.hold("run", {"flag": False})
+    assert knobs["flag"].value is False
+    scope.release("run")
+    assert knobs["flag"].value is True
+
+
+def test_the_end_of_the_job_puts_everything_back_whoever_held_it(scope, knobs):
+    scope.hold("job", {"reserve": 2000, "flag": True})
+    scope.hold("run that never cleaned up", {"flag": False, "reserve": 3000})
+    scope.release_all()
+    assert (knobs["reserve"].value, knobs["flag"].value) == (400, False)
+    assert scope.held() == {}
+
+
+def test_holding_again_replaces_the_earlier_wishes(scope, knobs):
+    scope.hold("a", {"reserve": 2000, "flag": True})
+    scope.hold("a", {"reserve": 1000})
+    assert (knobs["reserve"].value, knobs["flag"].value) == (1000, False)
+
+
+def test_a_value_somebody_else_set_meanwhile_is_theirs(scope, knobs):
+    scope.hold("a", {"reserve": 2000})
+    knobs["reserve"].value = 5000
+    scope.release("a")
+    assert knobs["reserve"].value == 5000
+
+
+def test_a_value_already_right_is_not_written(scope, knobs):
+    scope.hold("a", {"reserve": 400})
+    scope.release("a")
+    assert knobs["reserve"].writes == []
+
+
+def test_a_setting_that_cannot_be_set_is_told_and_the_others_are_set(scope, knobs):
+    knobs["flag"].broken = True
+    failures = scope.hold("a", {"flag": True, "reserve": 1000})
+    assert failures == {"flag": "refused by the test"}
+    assert knobs["reserve"].value == 1000
+    scope.release("a")
+    assert (knobs["reserve"].value, knobs["flag"].value) == (400, False)
+
+
+def test_letting_go_of_nothing_is_fine(scope, knobs):
+    scope.release("nobody")
+    scope.release_all()
+    assert knobs["reserve"].writes == []

@@ -1,0 +1,21 @@
+/**
+ * The one file with side effects: registers the extension with ComfyUI's frontend.
+ */
+
+import { app } from "../../scripts/app.js";
+import { migrateWorkflow } from "./lib/migration.js";
+
+app.registerExtension({
+  name: "iamccs.vram-supervisor",
+
+  /** Runs on every loaded workflow before its widget values are restored. @param {any} graph */
+  beforeConfigureGraph(graph) {
+    const { unknown } = migrateWorkflow(graph);
+    for (const { id, type, values } of unknown) {
+      console.warn(
+        `[VRAM supervisor] Node ${id} (${type}) was saved in a layout this version does not ` +
+          `know; its ${values.length} values were left as they are. Check its widgets.`,
+      );
+    }
+  },
+});
