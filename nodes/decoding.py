@@ -158,7 +158,7 @@ def decode_safely(
         latent = repeat_last_frame(latent)
     record = Record()
     started = meter()
-    with _kept_on_failure(samples, wish, record):
+    with _kept_on_failure(samples, wish, memory, record):
         pixels = _decode(latent, vae, facts, wish, memory, record)
     if fixed:
         pixels = pixels[:, : -(facts.temporal_scale or 1)]
@@ -179,7 +179,8 @@ def _decode(
         record.tried.append("not a picture latent: core's decode, unplanned")
         return vae.decode(latent)
     shape, cost = question_of(latent, vae, facts)
-    question = Question(shape, cost, wish.request, temporal_tiling=not facts.tiles_itself)
+    cuts_time = facts.cuts_time(manual=wish.request.manual)
+    question = Question(shape, cost, wish.request, temporal_tiling=cuts_time)
     return Ladder(executor, question, record).climb()
 
 
@@ -203,19 +204,20 @@ def _wants_fix(
 
 
 @contextmanager
-def _kept_on_failure(samples: Any, wish: DecodeWish, record: Record) -> Generator[None]:
+def _kept_on_failure(
+    samples: Any, wish: DecodeWish, memory: HostMemory, record: Record
+) -> Generator[None]:
     """Save the latent when the decode ends in any error or interrupt, and name the file."""
     try:
         yield
-    except Exception as problem:
+    except BaseException as problem:
         path = _save(samples, record) if wish.keep_latent else None
+        if not isinstance(problem, Exception) or memory.is_interrupt(problem):
+            _log.warning("The decode was interrupted. %s", _where(path))
+            raise
         if not isinstance(problem, LadderExhausted):
             record.tried.append(f"failed: {type(problem).__name__}: {problem}")
         raise DecodeFailedError(record.tried, path) from problem
-    except BaseException:  # the host's interrupt, which is no Exception
-        path = _save(samples, record) if wish.keep_latent else None
-        _log.warning("The decode was interrupted. %s", _where(path))
-        raise
 
 
 def _save(samples: Any, record: Record) -> Path | None:

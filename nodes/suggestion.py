@@ -33,7 +33,7 @@ def tiling_suggestion(vae: Vae, memory: HostMemory) -> dict[str, Any]:
         cost_of(vae, facts, channels),
         max(0, free),
         PlanRequest(),
-        temporal_tiling=not facts.tiles_itself,
+        temporal_tiling=facts.cuts_time(manual=False),
     )
     return {
         "tile": plan.tile_size is not None,

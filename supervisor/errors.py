@@ -102,7 +102,8 @@ class DecodeFailedError(SupervisorError):
         self.tried = tuple(tried)
         self.latent_path = latent_path
         kept = (
-            f"The latent was saved to {latent_path}; load it with Load Latent."
+            f"The latent was saved to {latent_path}; move it to the input folder and open it with "
+            "Load Latent."
             if latent_path is not None
             else "The latent was not saved."
         )

@@ -89,6 +89,10 @@ class HostMemory:
             return bool(known(problem))
         return isinstance(problem, self.management.OOM_EXCEPTION)
 
+    def is_interrupt(self, problem: BaseException) -> bool:
+        """Whether it is the user's interrupt; older hosts made that an ``Exception``."""
+        return isinstance(problem, self.management.InterruptProcessingException)
+
     def raise_if_interrupted(self) -> None:
         """Raise ComfyUI's interrupt if the user asked for one."""
         self.management.throw_exception_if_processing_interrupted()

@@ -30,6 +30,10 @@ FACTORS: Final = {"comfy.ldm.wan.vae": 1.9}
 """Core's hand-written formulas times this: Wan 2.1 was measured at 1 / 0.55 of its formula
 (3 latent frames, H200); the others were measured below theirs and get a small margin."""
 
+FLAT_IN_TIME: Final = frozenset({"comfy.ldm.wan.vae", "comfy.ldm.wan.vae2_2"})
+"""Decoders whose memory does not grow with time (measured), though core's formula for Wan 2.1
+jumps at 5 latent frames: cutting their time saves nothing and spoils the joins."""
+
 _FALLBACKS: Final = ("decode_tiled_", "decode_tiled_1d", "decode_tiled_3d", "_decode_tiled_owned")
 
 
@@ -89,6 +93,10 @@ class VaeFacts:
     pictures: bool
     image_only: bool
     family_module: str
+
+    def cuts_time(self, *, manual: bool) -> bool:
+        """Whether the executor may cut through time; by hand it may wherever core can."""
+        return not self.tiles_itself and (manual or self.family_module not in FLAT_IN_TIME)
 
 
 def read_facts(vae: Vae) -> VaeFacts:

@@ -112,15 +112,16 @@ class HistoryFile:
 
     def _prepare(self) -> None:
         run = self._connection.execute
-        # Only takes effect before the first table, and is what lets the file shrink later.
-        run("PRAGMA auto_vacuum = INCREMENTAL")
-        run("PRAGMA journal_mode = WAL")
-        run("PRAGMA synchronous = NORMAL")
+        # First, for a later version's file is not to be touched in any way.
         version = int(run("PRAGMA user_version").fetchone()[0])
         if version > SCHEMA_VERSION:
             raise HistoryUnusableError(
                 self.path, f"it was written by a later version (schema {version})"
             )
+        # Only takes effect before the first table, and is what lets the file shrink later.
+        run("PRAGMA auto_vacuum = INCREMENTAL")
+        run("PRAGMA journal_mode = WAL")
+        run("PRAGMA synchronous = NORMAL")
         with closing(run("PRAGMA quick_check(1)")) as check:
             verdict = str(check.fetchone()[0])
         if verdict != "ok":

@@ -1,10 +1,10 @@
 """Samples every device at a rate that follows what goes on.
 
-Each probe is read on a thread of its own that also does the waiting: an idle thread costs
-nothing, and waking one is half the price of waking an event loop that then wakes a worker.
-So a driver that hangs delays neither the event loop nor the other devices. The loop's own task
-looks once a second for calls that have not come back: they are not repeated, and a sample says
-that the figures are unknown, and why.
+The probes are read on a thread that also does the waiting: waking one thread is a fraction of
+the price of waking an event loop that then wakes a worker for each device. The loop's own task
+looks once a second for a call that has not come back. Such a call is not repeated; a sample says
+that the figures are unknown, and why; and the other devices move on to a thread of their own.
+So a driver that hangs never delays the event loop, and the other devices once, for a moment.
 """
 
 from __future__ import annotations
@@ -47,15 +47,40 @@ def latest_due_s(due_s: float, now_s: float, interval_s: float) -> float:
     return due_s + max(0, int((now_s - due_s) // interval_s)) * interval_s
 
 
-class _Line:
-    """One probe, its thread and the call it is in."""
+class _Crew:
+    """A thread and the probes it reads in turn."""
 
-    def __init__(self, probe: Probe) -> None:
-        self.probe = probe
+    def __init__(self, probes: Sequence[Probe]) -> None:
+        self.probes = tuple(probes)
         self.thread: threading.Thread | None = None
         self.roused = threading.Event()
-        self.call_started_s: float | None = None
-        """When the read under way began; None between two reads."""
+        self._lock = threading.Lock()
+        self._reading: Probe | None = None
+        self._since_s = 0.0
+
+    def begins(self, probe: Probe, now_s: float) -> bool:
+        """The thread is about to read; False if the probe is not its own any more."""
+        with self._lock:
+            if probe not in self.probes:
+                return False
+            self._reading, self._since_s = probe, now_s
+            return True
+
+    def ends(self) -> None:
+        """The read came back."""
+        with self._lock:
+            self._reading = None
+
+    def stuck(self, now_s: float) -> tuple[Probe, float, tuple[Probe, ...]] | None:
+        """The probe whose read has been out too long, for how many seconds, and the probes
+        that this thread gives up because of it; None when all is well."""
+        with self._lock:
+            waited_s = now_s - self._since_s
+            if self._reading is None or waited_s < WATCH_INTERVAL_S:
+                return None
+            others = tuple(probe for probe in self.probes if probe is not self._reading)
+            self.probes = (self._reading,)
+            return self._reading, waited_s, others
 
 
 class Sampler:
@@ -89,7 +114,7 @@ class Sampler:
         self._idle_interval_s = idle_interval_s
         self._wait = wait
         self._rest = rest
-        self._lines = tuple(_Line(probe) for probe in probes)
+        self._crews = [_Crew(probes)] if probes else []
         self._stopping = threading.Event()
 
     @property
@@ -99,13 +124,8 @@ class Sampler:
 
     async def run(self) -> None:
         """Sample until cancelled. Runs once."""
-        for line in self._lines:
-            name = f"vram-supervisor {line.probe.device.key}"
-            # A daemon, so that a driver that never answers cannot keep the process from ending.
-            line.thread = threading.Thread(
-                target=self._follow, args=(line,), name=name, daemon=True
-            )
-            line.thread.start()
+        for crew in self._crews:
+            self._start(crew)
         try:
             await self._watch()
         finally:
@@ -114,8 +134,8 @@ class Sampler:
 
     def wake(self) -> None:
         """Apply a rate that has changed now. Callable from any thread, at any time."""
-        for line in self._lines:
-            line.roused.set()
+        for crew in tuple(self._crews):
+            crew.roused.set()
 
     def close_probes(self, timeout_s: float) -> None:
         """Close every probe once ``run`` has ended.
@@ -123,44 +143,54 @@ class Sampler:
         A probe whose driver still has not answered is left open after ``timeout_s``: taking
         the library away under a running call would crash the process.
         """
-        for line in self._lines:
-            if line.thread is not None:
-                line.thread.join(timeout_s)
-            if line.thread is None or not line.thread.is_alive():
-                line.probe.close()
+        for crew in self._crews:
+            if crew.thread is not None:
+                crew.thread.join(timeout_s)
+            if crew.thread is None or not crew.thread.is_alive():
+                for probe in crew.probes:
+                    probe.close()
             else:
-                _log.warning("%s still does not answer and is left open.", line.probe.device.key)
+                names = ", ".join(probe.device.key for probe in crew.probes)
+                _log.warning("%s still does not answer and is left open.", names)
 
     # --- the reading threads --------------------------------------------------------------
 
-    def _follow(self, line: _Line) -> None:
+    def _start(self, crew: _Crew) -> None:
+        # A daemon, so that a driver that never answers cannot keep the process from ending.
+        crew.thread = threading.Thread(
+            target=self._follow, args=(crew,), name="vram-supervisor probes", daemon=True
+        )
+        crew.thread.start()
+
+    def _follow(self, crew: _Crew) -> None:
         due_s = self._clock.monotonic_s()
         while not self._stopping.is_set():
-            self._deliver(line.probe, self._read(line))
-            due_s = self._await_due(line, due_s)
+            for probe in crew.probes:
+                if crew.begins(probe, self._clock.monotonic_s()):
+                    reading = self._read(probe)
+                    crew.ends()
+                    self._deliver(probe, reading)
+            due_s = self._await_due(crew, due_s)
 
-    def _await_due(self, line: _Line, due_s: float) -> float:
+    def _await_due(self, crew: _Crew, due_s: float) -> float:
         """Wait until the next sample is due, by a rate that may change meanwhile."""
         while not self._stopping.is_set():
             # Cleared before the rate is read: a change that comes in between wakes the wait.
-            line.roused.clear()
+            crew.roused.clear()
             now_s = self._clock.monotonic_s()
             following_s = due_s + self.interval_s
             if following_s <= now_s:
                 return latest_due_s(due_s, now_s, following_s - due_s)
             if not self._stopping.is_set():
-                self._wait(following_s - now_s, line.roused)
+                self._wait(following_s - now_s, crew.roused)
         return due_s
 
-    def _read(self, line: _Line) -> Reading:
-        line.call_started_s = self._clock.monotonic_s()
+    def _read(self, probe: Probe) -> Reading:
         try:
-            return line.probe.read()
+            return probe.read()
         except Exception as error:  # noqa: BLE001 - one bad probe must not end the monitor
-            _log.exception("Probe %s broke its promise not to raise", line.probe.device.key)
+            _log.exception("Probe %s broke its promise not to raise", probe.device.key)
             return Reading(error=f"{type(error).__name__}: {error}")
-        finally:
-            line.call_started_s = None
 
     def _deliver(self, probe: Probe, reading: Reading) -> None:
         sample = Sample(
@@ -181,11 +211,14 @@ class Sampler:
         """Tell of every call that has been out for a whole interval of the watch."""
         while True:
             await self._rest(WATCH_INTERVAL_S)
-            for line in self._lines:
-                started_s = line.call_started_s
-                if started_s is None:
+            now_s = self._clock.monotonic_s()
+            for crew in tuple(self._crews):
+                stuck = crew.stuck(now_s)
+                if stuck is None:
                     continue
-                waited_s = self._clock.monotonic_s() - started_s
-                if waited_s >= WATCH_INTERVAL_S:
-                    reading = Reading(error=f"the driver has not answered for {waited_s:.1f} s")
-                    await anyio.to_thread.run_sync(self._deliver, line.probe, reading)
+                probe, waited_s, others = stuck
+                if others:
+                    self._crews.append(_Crew(others))
+                    self._start(self._crews[-1])
+                reading = Reading(error=f"the driver has not answered for {waited_s:.1f} s")
+                await anyio.to_thread.run_sync(self._deliver, probe, reading)

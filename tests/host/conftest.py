@@ -161,6 +161,7 @@ def link(source, target):
 def command(python, installation, base, port):
     arguments = [python, str(installation / "main.py"), "--cpu", "--port", str(port)]
     arguments += ["--base-directory", str(base), "--disable-auto-launch"]
+    arguments.append("--fp32-vae")  # half precision is many times slower on most CPUs
     known = (installation / "comfy" / "cli_args.py").read_text(encoding="utf-8")
     if "--disable-api-nodes" in known:
         arguments.append("--disable-api-nodes")

@@ -65,7 +65,8 @@ def image_kl() -> dict[str, torch.Tensor]:
 def wan_2_1() -> dict[str, torch.Tensor]:
     """The Wan 2.1 layout; newer hosts read the width off the file."""
     wanted = {
-        "dim": 16 if "decoder.head.0.gamma" in SOURCE else 96, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": [],
+        "dim": 16 if "decoder.head.0.gamma" in SOURCE else 96,
+        "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": [],
         "temperal_downsample": [False, True, True], "image_channels": 3, "conv_out_channels": 3,
         "dropout": 0.0,
     }  # fmt: skip

@@ -39,6 +39,8 @@ def test_a_job_is_in_the_history_with_nodes_and_peaks(comfy, salt, who):
 
 
 def test_a_failed_node_ends_with_its_job(comfy, salt):
+    if not comfy.reports_jobs:
+        pytest.skip("a host without cache providers hides jobs of a few milliseconds")
     prompt = {
         "latent": latent(**KL_JOB),
         "act": node("HostTestAct", value=link("latent"), how="fail", salt=salt),
@@ -46,9 +48,8 @@ def test_a_failed_node_ends_with_its_job(comfy, salt):
     prompt_id, _ = comfy.run(prompt)
     record = comfy.record(prompt_id)
     assert record["status"] == "error"
-    failed = [each for each in record["nodes"] if each["node_id"] == "act"]
-    assert len(failed) == comfy.reports_jobs
-    assert all(each["ended_s"] is not None for each in failed)
+    (failed,) = (each for each in record["nodes"] if each["node_id"] == "act")
+    assert failed["ended_s"] is not None
 
 
 def test_between_jobs_nothing_is_running(comfy, salt):
@@ -104,9 +105,8 @@ def test_the_stream_tells_of_a_headless_job_from_start_to_end(comfy, salt):
     phases, telemetry = [], 0
     for kind, data in events(response):
         telemetry += kind == "telemetry"
-        if kind == "job":
+        if kind == "job" and data["job_id"] == prompt_id:
             phases.append((data["phase"], data.get("node_type")))
-            assert data["job_id"] == prompt_id
             if data["phase"] == "end":
                 break
     connection.close()

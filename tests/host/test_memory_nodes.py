@@ -18,6 +18,8 @@ PURGE = {
 
 def ran(comfy, prompt):
     """Which nodes ran, by our own record of the job."""
+    if not comfy.reports_jobs:
+        pytest.skip("a host without cache providers hides jobs of a few milliseconds")
     prompt_id, entry = comfy.run(prompt)
     assert entry["status"]["status_str"] == "success", entry["status"]["messages"]
     return {each["node_id"] for each in comfy.record(prompt_id)["nodes"]}

@@ -1,5 +1,6 @@
 """The safe decode around a small stand-in for ComfyUI's VAE object, with real tensors."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from vram_supervisor.nodes import decoding
 from vram_supervisor.nodes.decoding import DecodeWish, decode_safely
 from vram_supervisor.nodes.host.meter import PeakMeter
-from vram_supervisor.nodes.host.vae import WholeDecodeRanOut, decode_whole, read_facts
+from vram_supervisor.nodes.host.vae import WholeDecodeRanOut, cost_of, decode_whole, read_facts
 from vram_supervisor.supervisor.errors import DecodeFailedError
 from vram_supervisor.supervisor.planning.types import PlanRequest
 from vram_supervisor.supervisor.types import DeviceInfo, Reading, Sample
@@ -20,7 +21,11 @@ class OutOfMemory(Exception):
 
 
 class Interrupted(BaseException):
-    pass
+    """As newer hosts raise it."""
+
+
+class OldInterrupt(Exception):
+    """As older hosts raise it."""
 
 
 class Vae:
@@ -90,6 +95,9 @@ class Memory:
 
     def raise_if_interrupted(self):
         pass
+
+    def is_interrupt(self, problem):
+        return isinstance(problem, Interrupted | OldInterrupt)
 
     def is_oom(self, problem):
         return isinstance(problem, OutOfMemory)
@@ -253,9 +261,10 @@ def test_an_error_of_the_decoder_keeps_the_latent_too(kept):
     assert len(kept) == 1
 
 
-def test_an_interrupt_stays_one_and_keeps_the_latent(kept, caplog):
-    with pytest.raises(Interrupted):
-        decode(image(), Vae(largest=0, problem=Interrupted()))
+@pytest.mark.parametrize("interrupt", [Interrupted, OldInterrupt])
+def test_an_interrupt_stays_one_and_keeps_the_latent(kept, caplog, interrupt):
+    with pytest.raises(interrupt):
+        decode(image(), Vae(largest=0, problem=interrupt()))
     assert len(kept) == 1
     assert "kept.latent" in caplog.text
 
@@ -279,15 +288,18 @@ def test_a_disk_that_refuses_the_latent_does_not_hide_the_error(monkeypatch):
 def test_wan_is_planned_with_the_factor_its_formula_needs():
     facts = read_facts(Vae(video=True))
     assert facts.family_module == "builtins"
-    from vram_supervisor.nodes.host.vae import cost_of
-
     plain = cost_of(Vae(), facts, 4).need_bytes(1, None, 10, 10)
-    wan = SimpleNamespace(**{**facts_dict(facts), "family_module": "comfy.ldm.wan.vae"})
+    wan = replace(facts, family_module="comfy.ldm.wan.vae")
     assert cost_of(Vae(), wan, 4).need_bytes(1, None, 10, 10) > plain >= 10_000
 
 
-def facts_dict(facts):
-    return {name: getattr(facts, name) for name in facts.__slots__}
+def test_wan_is_never_cut_through_time_unless_by_hand():
+    facts = read_facts(Vae(video=True))
+    wan = replace(facts, family_module="comfy.ldm.wan.vae")
+    assert facts.cuts_time(manual=False)
+    assert not wan.cuts_time(manual=False)
+    assert wan.cuts_time(manual=True)
+    assert not replace(wan, tiles_itself=True).cuts_time(manual=True)
 
 
 def sample(time_s, allocated):

@@ -140,18 +140,20 @@ async def test_a_sample_carries_moment_device_and_position():
         assert sample.position == JobPosition("job", "3", "KSampler")
 
 
-async def test_a_stuck_driver_delays_nobody_and_is_not_called_again():
+async def test_a_stuck_driver_is_not_called_again_and_the_others_go_on():
     stuck, healthy = StuckProbe(CUDA), ScriptedProbe(CPU)
     async with running(stuck, healthy) as world:
         try:
             for second in range(1, 4):
-                await world.samples.count(second, CPU)
-                await world.at_rest()
+                await world.clock.resting()
                 world.clock.advance(1.0)
                 await world.samples.count(second, CUDA)
+                await world.samples.count(second, CPU)
+                await world.at_rest()
             unknown = world.samples.of(CUDA)
             assert [each.reading.used_bytes for each in unknown] == [None, None, None]
             assert unknown[-1].reading.error == "the driver has not answered for 3.0 s"
+            assert [each.monotonic_s for each in world.samples.of(CPU)] == [1, 2, 3]
             assert stuck.reads == 1
         finally:
             stuck.release.set()
@@ -159,6 +161,9 @@ async def test_a_stuck_driver_delays_nobody_and_is_not_called_again():
         assert (late.reading.used_bytes, fresh.reading.used_bytes) == (7, 7)
         await world.at_rest(2)
         assert stuck.reads == 2, "the answer that came late is followed by a new one at once"
+        world.clock.advance(1.0)
+        await world.samples.count(6, CUDA)
+        await world.samples.count(4, CPU)
 
 
 async def test_a_slow_listener_is_not_mistaken_for_a_stuck_driver():
@@ -192,7 +197,7 @@ async def test_a_probe_that_raises_gives_a_sample_that_says_so():
         await world.samples.count(1, CPU)
         (sample,) = await world.samples.count(1, CUDA)
         assert sample.reading == Reading(error="OSError: the cable is out")
-        await world.at_rest(2)
+        await world.at_rest()
         world.clock.advance(1.0)
         await world.samples.count(2, CUDA)
 
@@ -217,9 +222,11 @@ async def test_probes_close_after_the_run_but_a_stuck_one_stays_open():
     stuck, healthy = StuckProbe(CUDA), ScriptedProbe(CPU)
     try:
         async with running(stuck, healthy) as world:
-            await world.samples.count(1, CPU)
             await anyio.to_thread.run_sync(stuck.entered.wait)
-        await anyio.to_thread.run_sync(world.sampler._lines[1].thread.join)
+            await world.clock.resting()
+            world.clock.advance(1.0)
+            await world.samples.count(1, CPU)
+        await anyio.to_thread.run_sync(world.sampler._crews[1].thread.join)
         await anyio.to_thread.run_sync(world.sampler.close_probes, 0.0)
         assert (stuck.closed, healthy.closed) == (0, 1)
     finally:

@@ -11,7 +11,9 @@ from ...types import DeviceInfo, Reading
 if TYPE_CHECKING:
     from ...ports import Clock
 
-LOAD_INTERVAL_S: Final = 0.5
+SLOW_INTERVAL_S: Final = 0.5
+"""How old this process's share and the load may be, as with the NVML probe: each costs as much
+to read as the memory itself, and a load over a shorter time is mostly noise."""
 
 
 class CpuProbe:
@@ -24,9 +26,10 @@ class CpuProbe:
         self._device = DeviceInfo(
             key="cpu", kind="cpu", name=None, total_bytes=psutil.virtual_memory().total
         )
-        psutil.cpu_percent()  # the first call only sets the point to measure from
+        self._resident_bytes = self._process.memory_info().rss
         self._load_percent: float | None = None
-        self._load_read_s = clock.monotonic_s()
+        psutil.cpu_percent()  # the first call only sets the point to measure from
+        self._slow_read_s = clock.monotonic_s()
 
     @property
     def device(self) -> DeviceInfo:
@@ -45,20 +48,21 @@ class CpuProbe:
 
     def _read(self) -> Reading:
         memory = psutil.virtual_memory()
+        self._read_slow()
         used_bytes = memory.total - memory.available
-        resident_bytes = self._process.memory_info().rss
         return Reading(
             total_bytes=memory.total,
             used_bytes=used_bytes,
             free_bytes=memory.available,
-            process_bytes=resident_bytes,
-            external_bytes=max(0, used_bytes - resident_bytes),
-            utilization_percent=self._load(),
+            process_bytes=self._resident_bytes,
+            external_bytes=max(0, used_bytes - self._resident_bytes),
+            utilization_percent=self._load_percent,
         )
 
-    def _load(self) -> float | None:
-        """The load since the last time it was read; a shorter time would be mostly noise."""
+    def _read_slow(self) -> None:
         now_s = self._clock.monotonic_s()
-        if now_s - self._load_read_s >= LOAD_INTERVAL_S:
-            self._load_percent, self._load_read_s = psutil.cpu_percent(), now_s
-        return self._load_percent
+        if now_s - self._slow_read_s < SLOW_INTERVAL_S:
+            return
+        self._slow_read_s = now_s
+        self._resident_bytes = self._process.memory_info().rss
+        self._load_percent = psutil.cpu_percent()
