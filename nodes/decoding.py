@@ -27,7 +27,7 @@ from .host.vae import (
 from .ladder import Ladder, LadderExhausted, Question, RanOut, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
     from pathlib import Path
 
     import torch
@@ -139,7 +139,7 @@ class HostExecutor:
 
 
 def decode_safely(
-    samples: Any, vae: Vae, wish: DecodeWish, memory: HostMemory, meter: Callable[[], PeakMeter]
+    samples: Any, vae: Vae, wish: DecodeWish, memory: HostMemory, meter: PeakMeter
 ) -> Decoded:
     """Decode a latent ([B, C, H, W], [B, C, T, H, W] or nested) to images.
 
@@ -157,12 +157,11 @@ def decode_safely(
     if fixed:
         latent = repeat_last_frame(latent)
     record = Record()
-    started = meter()
-    with _kept_on_failure(samples, wish, memory, record):
+    with meter as metered, _kept_on_failure(samples, wish, memory, record):
         pixels = _decode(latent, vae, facts, wish, memory, record)
     if fixed:
         pixels = pixels[:, : -(facts.temporal_scale or 1)]
-    return Decoded(as_images(pixels), record, started.measured(), warnings)
+    return Decoded(as_images(pixels), record, metered.measured, warnings)
 
 
 def _decode(

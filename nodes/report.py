@@ -96,12 +96,13 @@ def hardware_facts(devices: Iterable[DeviceInfo], primary: DeviceInfo | None) ->
 
 
 def decode_facts(decoded: Decoded) -> dict[str, Any]:
-    """A decode's own keys."""
+    """A decode's own keys. The measured peak is None unless it is exact; the range [least,
+    most] is what is known of it otherwise, each end None where unknown."""
     record, measured = decoded.record, decoded.measured
     return {
         "plan": None if record.plan is None else plan_json(record.plan),
         "measured_peak_bytes": measured.peak_bytes,
-        "measured_peak_exact": measured.exact,
+        "measured_peak_range_bytes": [measured.least_bytes, measured.most_bytes],
         "budget_bytes": record.budget_bytes,
         "free_bytes": record.free_bytes,
         "ladder": list(record.tried),

@@ -75,7 +75,14 @@ class Supervisor:
         self._stream_limit = stream_limit
         self._streams = 0
         self._writer = HistoryWriter(history)
-        self._sampler = Sampler(probes, clock, self.jobs, self.record, self._is_busy)
+        self._sampler = Sampler(
+            probes,
+            clock,
+            self.jobs,
+            self.record,
+            self._is_busy,
+            secondary=() if self.primary_device() == "cpu" else ("cpu",),
+        )
         self._lock = threading.Lock()
         self._polling = threading.Lock()
         self._latest: dict[str, Sample] = {}

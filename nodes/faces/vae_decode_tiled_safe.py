@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
-from functools import partial
 from typing import Any
 
 from comfy_api.latest import io
@@ -13,13 +11,11 @@ from ...supervisor.planning.types import PlanRequest
 from ...supervisor.units import from_gib
 from ..decoding import DecodeWish, decode_safely
 from ..host.meter import PeakMeter
-from ..host.runtime import Runtime, runtime
+from ..host.runtime import runtime
 from ..report import Report, decode_facts, hardware_facts
 from .common import CATEGORY, choice
 
 _log = logging.getLogger("vram_supervisor.nodes")
-
-SAMPLES_LOOKED_AT = 8192
 
 
 class VaeDecodeTiledSafe(io.ComfyNode):
@@ -97,9 +93,9 @@ class VaeDecodeTiledSafe(io.ComfyNode):
             requested=dict(widgets),
             hardware=hardware_facts(here.supervisor.devices, here.primary()),
         )
-        decoded = decode_safely(
-            samples["samples"], vae, _wish(widgets), here.memory, partial(_meter, here, vae)
-        )
+        watched = here.supervisor
+        meter = PeakMeter(str(vae.device), watched.counter, watched.peaks)
+        decoded = decode_safely(samples["samples"], vae, _wish(widgets), here.memory, meter)
         plan = decoded.record.plan
         report.warnings = [*decoded.warnings, *(plan.warnings if plan else ())]
         if widgets["quality"] != "exact":
@@ -137,8 +133,3 @@ def _wish(widgets: dict[str, Any]) -> DecodeWish:
         budget_cap_bytes=from_gib(widgets["vram_budget_gb"]),
         keep_latent=widgets["keep_latent_on_failure"],
     )
-
-
-def _meter(here: Runtime, vae: Any) -> PeakMeter:
-    samples = partial(here.supervisor.recent_samples, limit=SAMPLES_LOOKED_AT)
-    return PeakMeter(str(vae.device), here.supervisor.counter, samples, time.time())

@@ -1,4 +1,4 @@
-"""How much memory a piece of work took, without disturbing the allocator's counter."""
+"""How much device memory a piece of work added at its peak."""
 
 from __future__ import annotations
 
@@ -6,57 +6,62 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
 
     from ...supervisor.ports import AllocatorCounter
-    from ...supervisor.types import Sample
+    from ...supervisor.telemetry.peaks import PeakBook
+    from ...supervisor.types import Peak
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Device memory a piece of work added at its peak.
+    """Device memory a piece of work added at its peak; None where torch does not count.
 
     Attributes:
-        peak_bytes: None where torch does not count (CPU).
-        exact: True from the allocator's own counter; False from samples, a lower bound.
+        peak_bytes: the exact figure, None where it is not known exactly.
+        least_bytes: it was at least this much. Kernels run behind the host, so samples of the
+            allocator can be far below the truth.
+        most_bytes: it was at most this much.
     """
 
-    peak_bytes: int | None
-    exact: bool | None
+    peak_bytes: int | None = None
+    least_bytes: int | None = None
+    most_bytes: int | None = None
 
 
 class PeakMeter:
-    """Reads the counter before and after; samples help where the counter cannot tell.
+    """Watches one device while its ``with`` block runs."""
 
-    The counter is never reset. If it rose, the new value is this work's exact peak. If it
-    did not, an earlier peak was higher, and the largest sample is what is known.
-    """
+    def __init__(self, device: str, counter: AllocatorCounter, book: PeakBook) -> None:
+        self._device, self._counter, self._book = device, counter, book
+        self.measured = Measured()
+        """What the block added; known once it has ended."""
 
-    def __init__(
+    def __enter__(self) -> Self:
+        self._before = self._counter.allocated_bytes(self._device)
+        self._watch = self._book.watch()
+        return self
+
+    def __exit__(
         self,
-        device: str,
-        counter: AllocatorCounter,
-        samples: Callable[[str], Sequence[Sample]],
-        now_s: float,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
-        self._device, self._counter, self._samples = device, counter, samples
-        self._started_s = now_s
-        self._before = counter.allocated_bytes(device)
-        self._mark = counter.peak_allocated_bytes(device)
+        peaks = {peak.device: peak for peak in self._watch.end()}
+        if self._before is not None and self._device in peaks:
+            self.measured = added(peaks[self._device], self._before)
 
-    def measured(self) -> Measured:
-        """What the work added since this meter was made."""
-        peak = self._counter.peak_allocated_bytes(self._device)
-        if self._before is None:
-            return Measured(None, None)
-        if peak is not None and self._mark is not None and peak > self._mark:
-            return Measured(max(0, peak - self._before), exact=True)
-        seen = [
-            sample.reading.torch_allocated_bytes
-            for sample in self._samples(self._device)
-            if sample.time_s >= self._started_s
-        ]
-        known = [seen_bytes for seen_bytes in seen if seen_bytes is not None]
-        if not known:
-            return Measured(None, None)
-        return Measured(max(0, max(known) - self._before), exact=False)
+
+def added(peak: Peak, before_bytes: int) -> Measured:
+    """The peak less what was held before the work began."""
+    if peak.torch_bytes is None:
+        return Measured()
+    least_bytes = max(0, peak.torch_bytes - before_bytes)
+    if peak.torch_exact:
+        return Measured(least_bytes, least_bytes, least_bytes)
+    bound_bytes = peak.torch_bound_bytes
+    most_bytes = None if bound_bytes is None else max(least_bytes, bound_bytes - before_bytes)
+    return Measured(None, least_bytes, most_bytes)

@@ -19,7 +19,7 @@ import anyio.to_thread
 from ..types import Reading, Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
     from typing import TypeAlias
 
     from ..ports import Clock, PositionSource, Probe
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 BUSY_INTERVAL_S: Final = 0.1
 IDLE_INTERVAL_S: Final = 1.0
 WATCH_INTERVAL_S: Final = 1.0
+ROUNDING_S: Final = 1e-6
+"""Sums of intervals miss the clock by some bits; what is due so soon is due now."""
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +91,8 @@ class Sampler:
     Args:
         sink: takes each sample, on a worker thread; may be called on several at once.
         is_busy: whether to sample at the busy rate; asked often, must be cheap.
+        secondary: keys of devices that no job computes on, such as system RAM beside a GPU.
+            They are read at half the busy rate, for they cost as much as the others.
         wait: how a reading thread waits; tests inject a wait they control.
         rest: how the watch over stuck calls waits, in seconds.
     """
@@ -101,6 +105,7 @@ class Sampler:
         sink: Callable[[Sample], None],
         is_busy: Callable[[], bool],
         *,
+        secondary: Collection[str] = (),
         busy_interval_s: float = BUSY_INTERVAL_S,
         idle_interval_s: float = IDLE_INTERVAL_S,
         wait: Pause = pause,
@@ -110,6 +115,7 @@ class Sampler:
         self._position = position
         self._sink = sink
         self._is_busy = is_busy
+        self._secondary = frozenset(secondary)
         self._busy_interval_s = busy_interval_s
         self._idle_interval_s = idle_interval_s
         self._wait = wait
@@ -164,13 +170,17 @@ class Sampler:
 
     def _follow(self, crew: _Crew) -> None:
         due_s = self._clock.monotonic_s()
+        skip = False
         while not self._stopping.is_set():
             for probe in crew.probes:
+                if skip and probe.device.key in self._secondary:
+                    continue
                 if crew.begins(probe, self._clock.monotonic_s()):
                     reading = self._read(probe)
                     crew.ends()
                     self._deliver(probe, reading)
             due_s = self._await_due(crew, due_s)
+            skip = self._is_busy() and not skip
 
     def _await_due(self, crew: _Crew, due_s: float) -> float:
         """Wait until the next sample is due, by a rate that may change meanwhile."""
@@ -178,9 +188,10 @@ class Sampler:
             # Cleared before the rate is read: a change that comes in between wakes the wait.
             crew.roused.clear()
             now_s = self._clock.monotonic_s()
-            following_s = due_s + self.interval_s
-            if following_s <= now_s:
-                return latest_due_s(due_s, now_s, following_s - due_s)
+            interval_s = self.interval_s
+            following_s = due_s + interval_s
+            if following_s - now_s <= ROUNDING_S:
+                return latest_due_s(following_s, now_s, interval_s)
             if not self._stopping.is_set():
                 self._wait(following_s - now_s, crew.roused)
         return due_s

@@ -4,14 +4,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from support.clock import StillClock
+from support.instruments import CUDA, make_sample
 
 from vram_supervisor.nodes import decoding
 from vram_supervisor.nodes.decoding import DecodeWish, decode_safely
-from vram_supervisor.nodes.host.meter import PeakMeter
+from vram_supervisor.nodes.host.meter import Measured, PeakMeter
 from vram_supervisor.nodes.host.vae import WholeDecodeRanOut, cost_of, decode_whole, read_facts
 from vram_supervisor.supervisor.errors import DecodeFailedError
 from vram_supervisor.supervisor.planning.types import PlanRequest
-from vram_supervisor.supervisor.types import DeviceInfo, Reading, Sample
+from vram_supervisor.supervisor.telemetry.peaks import PeakBook
 
 torch = pytest.importorskip("torch")
 
@@ -104,24 +106,27 @@ class Memory:
 
 
 class Counter:
-    def __init__(self, allocated=None, peaks=()):
-        self.allocated, self.peaks = allocated, list(peaks)
+    """Before the work, and after it: (live bytes, high-water mark) of torch's allocator."""
+
+    def __init__(self, *looks):
+        self.looks, self.look = looks, 0
 
     def allocated_bytes(self, device):
-        return self.allocated
+        return self.looks[self.look][0]
 
     def peak_allocated_bytes(self, device):
-        return self.peaks.pop(0) if self.peaks else None
+        return self.looks[self.look][1]
 
 
-def no_meter():
-    return PeakMeter("cpu", Counter(), lambda device: [], 0.0)
+def meter_of(counter, device="cuda:0"):
+    return PeakMeter(device, counter, PeakBook(counter, StillClock(), [device]))
 
 
 def decode(samples, vae, *, memory=None, **wish):
     options = {"last_frame_fix": False, "budget_cap_bytes": 0, "keep_latent": True, **wish}
     request = options.pop("request", PlanRequest())
-    return decode_safely(samples, vae, DecodeWish(request, **options), memory or Memory(), no_meter)
+    meter = meter_of(Counter((None, None)), "cpu")
+    return decode_safely(samples, vae, DecodeWish(request, **options), memory or Memory(), meter)
 
 
 @pytest.fixture
@@ -302,26 +307,33 @@ def test_wan_is_never_cut_through_time_unless_by_hand():
     assert not replace(wan, tiles_itself=True).cuts_time(manual=True)
 
 
-def sample(time_s, allocated):
-    return Sample(
-        time_s, time_s, DeviceInfo("cuda:0", "cuda"), Reading(torch_allocated_bytes=allocated)
-    )
-
-
 @pytest.mark.parametrize(
-    ("sentence", "counter", "samples", "peak", "exact"),
+    ("sentence", "looks", "seen", "measured"),
     [
-        ("a counter that rose is the exact peak", Counter(100, [500, 900]), [], 800, True),
-        ("a counter that stood still leaves the largest sample",
-         Counter(100, [500, 500]), [sample(2, 300), sample(3, 400)], 300, False),
-        ("samples from before do not count",
-         Counter(100, [500, 500]), [sample(0, 499), sample(3, 150)], 50, False),
-        ("no sample in time: unknown", Counter(100, [500, 500]), [], None, None),
-        ("torch does not count here: unknown", Counter(None, []), [sample(3, 1)], None, None),
-        ("a counter somebody reset meanwhile is no peak",
-         Counter(100, [500, 200]), [sample(3, 250)], 150, False),
+        ("a mark that rose is the exact peak",
+         [(100, 500), (100, 900)], None, Measured(800, 800, 800)),
+        ("a mark that stood still bounds what was seen",
+         [(100, 500), (300, 500)], 400, Measured(None, 300, 400)),
+        ("what reached the mark again is exact",
+         [(100, 500), (100, 500)], 500, Measured(400, 400, 400)),
+        ("a mark that somebody reset bounds nothing",
+         [(100, 500), (100, 200)], 250, Measured(None, 150, None)),
+        ("torch does not count here: unknown", [(None, None), (None, None)], 1, Measured()),
     ],
 )  # fmt: skip
-def test_the_measured_peak(sentence, counter, samples, peak, exact):
-    measured = PeakMeter("cuda:0", counter, lambda device: samples, 1.0).measured()
-    assert (measured.peak_bytes, measured.exact) == (peak, exact), sentence
+def test_the_measured_peak(sentence, looks, seen, measured):
+    counter = Counter(*looks)
+    book = PeakBook(counter, StillClock(), ["cuda:0"])
+    with PeakMeter("cuda:0", counter, book) as meter:
+        if seen is not None:
+            book.observe(make_sample(0.0, CUDA, torch_allocated_bytes=seen))
+        counter.look = 1
+    assert meter.measured == measured, sentence
+
+
+def test_a_decode_that_fails_is_not_watched_any_more():
+    counter = Counter((100, 500))
+    book = PeakBook(counter, StillClock(), ["cuda:0"])
+    with pytest.raises(LookupError), PeakMeter("cuda:0", counter, book):
+        raise LookupError
+    assert book.open_watches == 0

@@ -41,7 +41,7 @@ class Samples:
 
 
 class World:
-    def __init__(self, probes):
+    def __init__(self, probes, secondary=()):
         self.clock = FakeClock()
         self.samples = Samples()
         self.position = FixedPosition()
@@ -52,6 +52,7 @@ class World:
             self.position,
             self.samples.sink,
             lambda: self.busy,
+            secondary=secondary,
             wait=self.clock.wait,
             rest=self.clock.rest,
         )
@@ -63,8 +64,8 @@ class World:
 
 
 @asynccontextmanager
-async def running(*probes):
-    world = World(probes)
+async def running(*probes, secondary=()):
+    world = World(probes, secondary)
     with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
             group.start_soon(world.sampler.run)
@@ -118,6 +119,34 @@ async def test_a_rate_that_changes_applies_at_once():
         await world.at_rest()
         assert world.clock.asked_s[-1] == 0.9, "idle again, a second after the last sample"
         assert len(world.samples.taken) == 3
+
+
+async def test_busy_a_secondary_device_is_read_every_other_time():
+    async with running(ScriptedProbe(CUDA), ScriptedProbe(CPU), secondary=["cpu"]) as world:
+        await world.samples.count(1, CUDA)
+        await world.at_rest()
+        world.busy = True
+        waits = len(world.clock.asked_s)
+        world.sampler.wake()
+        while len(world.clock.asked_s) == waits:
+            await anyio.lowlevel.checkpoint()
+        for number in range(1, 6):
+            await world.samples.count(number, CUDA)
+            await world.at_rest()
+            world.clock.advance(0.1)
+        await world.samples.count(6, CUDA)
+        await world.at_rest()
+        moments = [each.monotonic_s for each in world.samples.of(CPU)]
+        assert moments == pytest.approx([0.0, 0.2, 0.4])
+
+
+async def test_idle_a_secondary_device_is_read_every_time():
+    async with running(ScriptedProbe(CUDA), ScriptedProbe(CPU), secondary=["cpu"]) as world:
+        for number in range(1, 4):
+            await world.samples.count(number, CUDA)
+            await world.at_rest()
+            world.clock.advance(1.0)
+        assert [each.monotonic_s for each in await world.samples.count(4, CPU)] == [0, 1, 2, 3]
 
 
 async def test_waking_without_a_change_of_rate_takes_no_sample():
