@@ -16,6 +16,7 @@ from .host.vae import (
     VaeFacts,
     WholeDecodeRanOut,
     as_images,
+    asked_of_host,
     cost_of,
     decode_in_tiles,
     decode_whole,
@@ -24,10 +25,11 @@ from .host.vae import (
     repeat_last_frame,
     shape_of,
 )
+from .host.meter import Measured
 from .ladder import Ladder, LadderExhausted, Question, RanOut, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
     import torch
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from ..supervisor.planning.types import CostModel, DecodeShape, PlanRequest
     from ..supervisor.types import Plan
     from .host.memory import HostMemory
-    from .host.meter import Measured, PeakMeter
+    from .host.meter import PeakMeter
 
 _log = logging.getLogger(__name__)
 
@@ -68,11 +70,20 @@ class HostExecutor:
     """Runs attempts with ComfyUI's decoders on the VAE's own device."""
 
     def __init__(
-        self, vae: Vae, latent: torch.Tensor, facts: VaeFacts, memory: HostMemory, cap_bytes: int
+        self,
+        vae: Vae,
+        latent: torch.Tensor,
+        facts: VaeFacts,
+        memory: HostMemory,
+        meter: PeakMeter,
+        *,
+        cap_bytes: int,
     ) -> None:
         self._vae, self._latent, self._facts = vae, latent, facts
-        self._memory, self._cap_bytes = memory, cap_bytes
+        self._memory, self._meter, self._cap_bytes = memory, meter, cap_bytes
         self._patcher = getattr(vae, "patcher", None)
+        self.measured = Measured()
+        """What the attempt that succeeded added to the device."""
 
     def free_bytes(self) -> int:
         """What this process may still allocate on the VAE's device."""
@@ -109,28 +120,55 @@ class HostExecutor:
         """One attempt. The error is left behind before ``RanOut`` is raised, for it refers to
         every tensor of the failed attempt."""
         try:
-            if plan.tile_size is None:
-                return self._whole(plan)
-            return decode_in_tiles(self._vae, self._latent, self._facts, plan)
+            return self._tiled(plan) if plan.tile_size is not None else self._whole(plan)
         except WholeDecodeRanOut:
             pass
         except Exception as problem:
-            if not self._memory.is_oom(problem):
+            if not self._memory.is_oom(problem, self._vae.device):
                 raise
         raise RanOut
 
+    def run_unplanned(self) -> torch.Tensor:
+        """Core's own decode, for latents that are no pictures."""
+        vae, latent = self._vae, self._latent
+        needed_bytes = int(vae.memory_used_decode(tuple(latent.shape), vae.vae_dtype))
+        return self._measured(needed_bytes, lambda: vae.decode(latent))
+
+    def _tiled(self, plan: Plan) -> torch.Tensor:
+        vae, latent, facts = self._vae, self._latent, self._facts
+        return self._measured(
+            asked_of_host(vae, latent, facts, plan),
+            lambda: decode_in_tiles(vae, latent, facts, plan, self.check_interrupt),
+        )
+
     def _whole(self, plan: Plan) -> torch.Tensor:
         """As many items at once as fit; core decodes a batch in one go where it believes in it."""
+        fitting = max(1, self.budget_bytes() // max(1, plan.predicted_peak_bytes))
+        pieces = self._latent.split(int(fitting))
+        needed_bytes = asked_of_host(self._vae, pieces[0], self._facts, plan)
+        return self._measured(needed_bytes, lambda: self._each(pieces))
+
+    def _each(self, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
         import torch
 
-        fitting = max(1, self.budget_bytes() // max(1, plan.predicted_peak_bytes))
-        if fitting >= self._latent.shape[0]:
-            return decode_whole(self._vae, self._latent)
+        if len(pieces) == 1:
+            return decode_whole(self._vae, pieces[0])
         parts: list[torch.Tensor] = []
-        for items in self._latent.split(int(fitting)):
+        for items in pieces:
             self.check_interrupt()
             parts.append(decode_whole(self._vae, items))
         return torch.cat(parts)
+
+    def _measured(self, needed_bytes: int, decode: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Measure a decode alone: core would evict and load the weights as its first act, so
+        that is asked of it before the meter starts."""
+        if self._patcher is not None:
+            entirely = bool(getattr(self._vae, "disable_offload", False))
+            self._memory.load(self._patcher, needed_bytes, entirely=entirely)
+        with self._meter as metered:
+            pixels = decode()
+        self.measured = metered.measured
+        return pixels
 
     def _held_back_bytes(self) -> int:
         if self._vae.device.type == "cpu":
@@ -147,40 +185,44 @@ def decode_safely(
         DecodeFailedError: every rung ran out of memory, or the decoder failed; the latent
             was saved if the wish says so. An interrupt passes through after saving.
     """
+    record = Record()
+    warnings: list[str] = []
+    with _kept_on_failure(samples, wish, memory, record):
+        _check_valid(vae)
+        facts = read_facts(vae)
+        latent = picture_latent(samples, facts)
+        fixed = _wants_fix(wish, latent, facts, warnings)
+        if fixed:
+            latent = repeat_last_frame(latent)
+        cap_bytes = wish.budget_cap_bytes
+        executor = HostExecutor(vae, latent, facts, memory, meter, cap_bytes=cap_bytes)
+        record.free_bytes = executor.free_bytes()
+        pixels = _decode(executor, _question(latent, vae, facts, wish), record)
+        if fixed:
+            pixels = pixels[:, : -(facts.temporal_scale or 1)]
+        return Decoded(as_images(pixels), record, executor.measured, warnings)
+
+
+def _check_valid(vae: Vae) -> None:
     check = getattr(vae, "throw_exception_if_invalid", None)
     if check is not None:
         check()
-    facts = read_facts(vae)
-    latent = picture_latent(samples, facts)
-    warnings: list[str] = []
-    fixed = _wants_fix(wish, latent, facts, warnings)
-    if fixed:
-        latent = repeat_last_frame(latent)
-    record = Record()
-    with meter as metered, _kept_on_failure(samples, wish, memory, record):
-        pixels = _decode(latent, vae, facts, wish, memory, record)
-    if fixed:
-        pixels = pixels[:, : -(facts.temporal_scale or 1)]
-    return Decoded(as_images(pixels), record, metered.measured, warnings)
 
 
-def _decode(
-    latent: torch.Tensor,
-    vae: Vae,
-    facts: VaeFacts,
-    wish: DecodeWish,
-    memory: HostMemory,
-    record: Record,
-) -> torch.Tensor:
-    executor = HostExecutor(vae, latent, facts, memory, wish.budget_cap_bytes)
-    record.free_bytes = executor.free_bytes()
-    if not facts.pictures:
+def _decode(executor: HostExecutor, question: Question | None, record: Record) -> torch.Tensor:
+    if question is None:
         record.tried.append("not a picture latent: core's decode, unplanned")
-        return vae.decode(latent)
+        return executor.run_unplanned()
+    return Ladder(executor, question, record).climb()
+
+
+def _question(latent: torch.Tensor, vae: Vae, facts: VaeFacts, wish: DecodeWish) -> Question | None:
+    """None for latents that are no pictures."""
+    if not facts.pictures:
+        return None
     shape, cost = question_of(latent, vae, facts)
     cuts_time = facts.cuts_time(manual=wish.request.manual)
-    question = Question(shape, cost, wish.request, temporal_tiling=cuts_time)
-    return Ladder(executor, question, record).climb()
+    return Question(shape, cost, wish.request, temporal_tiling=cuts_time)
 
 
 def question_of(latent: torch.Tensor, vae: Vae, facts: VaeFacts) -> tuple[DecodeShape, CostModel]:
@@ -222,7 +264,7 @@ def _kept_on_failure(
 def _save(samples: Any, record: Record) -> Path | None:
     try:
         return save_latent(samples)
-    except (OSError, RuntimeError) as problem:
+    except Exception as problem:  # noqa: BLE001 - must not replace the error that led here
         _log.exception("The latent could not be saved")
         record.tried.append(f"saving the latent failed: {problem}")
         return None

@@ -1,4 +1,4 @@
-"""Decoding with recovery: whole, then with models evicted, then in ever smaller tiles.
+"""Decoding with recovery: as planned, then with models evicted, then in ever smaller tiles.
 
 Pure but for what the executor does. A rung that ran out of memory is noted and the next is
 tried; any other error and the user's interrupt pass through at once.
@@ -75,7 +75,8 @@ class Record:
     """What happened, for the report. Filled as the ladder is climbed, kept when it fails.
 
     Attributes:
-        budget_bytes: what a decode could add before anything was done.
+        budget_bytes: what a decode could add when it was planned, after a cleanup asked for.
+        free_bytes: what was free before anything was done.
         tried: one line for each thing done, in order.
         plan: the plan in hand; at the end, the one that worked.
     """
@@ -93,7 +94,8 @@ class Ladder(Generic[_ResultT]):
     executor: Executor[_ResultT]
     question: Question
     record: Record
-    _evicted: bool = False
+    _evicted_all: bool = False
+    """Whether everything evictable was evicted after an OOM; a partial eviction does not count."""
 
     def climb(self) -> _ResultT:
         """Decode, whatever it takes.
@@ -159,15 +161,19 @@ class Ladder(Generic[_ResultT]):
 
     def _evict(self, needed_bytes: int) -> None:
         freed = self.executor.evict(needed_bytes)
-        self._evicted = True
         self.record.tried.append(f"evicted other models: {format_bytes(freed)} freed")
 
     def _next(self, failed: Plan) -> Plan | None:
-        """After a whole decode ran out: evict everything and retry it, then tile."""
+        """After any plan ran out: evict everything and retry it once, then go smaller.
+
+        The prediction was wrong, so it cannot tell how much room would have been enough.
+        """
         evictable = self.executor.evictable_bytes()
-        if failed.kind in ("whole", "evict") and evictable > 0 and not self._evicted:
+        if evictable > 0 and not self._evicted_all:
+            self._evicted_all = True
             self._evict(self.executor.budget_bytes() + evictable)
-            return replace(failed, kind="evict", reason=f"{failed.reason}; retried after evicting")
+            kind = "evict" if failed.kind == "whole" else failed.kind
+            return replace(failed, kind=kind, reason=f"{failed.reason}; retried after evicting")
         return self._shrunk(failed)
 
     def _shrunk(self, plan: Plan) -> Plan | None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 NOMINAL_PX: Final = 4096
 NOMINAL_FRAMES: Final = 81
+LEAST_TILE_PX: Final = 64
+"""The widget's smallest tile: advised where nothing is predicted to fit."""
 
 
 def tiling_suggestion(vae: Vae, memory: HostMemory) -> dict[str, Any]:
@@ -33,11 +35,13 @@ def tiling_suggestion(vae: Vae, memory: HostMemory) -> dict[str, Any]:
         cost_of(vae, facts, channels),
         max(0, free),
         PlanRequest(),
+        evictable_bytes=memory.evictable_bytes(vae.device, vae.patcher),
         temporal_tiling=facts.cuts_time(manual=False),
     )
+    nothing_fits = plan.kind == "cpu"
     return {
-        "tile": plan.tile_size is not None,
-        "tile_size": plan.tile_size or NOMINAL_PX,
+        "tile": nothing_fits or plan.tile_size is not None,
+        "tile_size": LEAST_TILE_PX if nothing_fits else plan.tile_size or NOMINAL_PX,
         "overlap": plan.overlap,
         "temporal_size": plan.temporal_size,
         "temporal_overlap": plan.temporal_overlap,

@@ -101,6 +101,9 @@ def hold_for_job(
     failures = runtime.scope.hold(job_owner(node_id), wishes)
     for name, why in failures.items():
         report.warnings.append(f"{name} could not be set: {why}")
-    if RESERVE in wishes:
-        # What is in force: of several nodes' reserves the largest.
-        report.effective["reserved_vram_gb"] = to_gib(runtime.memory.reserve_bytes())
+        key = "reserved_vram_gb" if name == RESERVE else name
+        report.applied[key] = report.effective[key] = None
+    if RESERVE in wishes and RESERVE not in failures:
+        # What is in force: of several nodes' reserves the largest. DynamicVRAM heeds none.
+        in_force = None if runtime.memory.dynamic() else runtime.memory.reserve_bytes()
+        report.effective["reserved_vram_gb"] = to_gib(in_force)

@@ -25,6 +25,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from ..host.memory import HostMemory
     from ..report import Report
 
 
@@ -95,7 +96,7 @@ class HwSupporter(io.ComfyNode):
         hold_for_job(here, node_id, for_job, report)
         not_yet_applied(widgets, report)
         if vae is not None:
-            report.vae_tiling_suggestion = tiling_suggestion(vae, here.memory)
+            report.vae_tiling_suggestion = _suggestion(vae, here.memory, report)
         if widgets["console_log"]:
             log_report("HW Supporter", report)
         return io.NodeOutput(model if bound is None else bound, clip, vae, report.as_json())
@@ -117,3 +118,12 @@ def not_yet_applied(widgets: dict[str, Any], report: Report) -> None:
             f"torch_compile_mode={widgets['torch_compile_mode']} is not applied by this version: "
             "the model is not compiled"
         )
+
+
+def _suggestion(vae: Any, memory: HostMemory, report: Report) -> dict[str, Any] | None:
+    """Advice must not fail the node: the VAE may not be what its formulas expect."""
+    try:
+        return tiling_suggestion(vae, memory)
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as problem:
+        report.warnings.append(f"no tiling suggestion for this VAE: {problem}")
+        return None

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 UNLOAD_ALL_BYTES: Final = 1 << 60
 """More than any device has: ``free_memory`` then unloads every model there."""
 
+_CPU_REFUSALS: Final = ("can't allocate memory", "not enough memory")
+"""How torch's CPU allocator says no, on POSIX and on Windows: in a plain ``RuntimeError``."""
+
 
 @dataclass(frozen=True, slots=True)
 class HostMemory:
@@ -60,7 +63,7 @@ class HostMemory:
         return max(0, size - on_device) if size is not None and on_device is not None else 0
 
     def evict(self, needed_bytes: int, device: torch.device, keep: object | None) -> int:
-        """Unload models until ``needed_bytes`` are free, least useful first, ``keep`` last.
+        """Unload models until ``needed_bytes`` are free, never ``keep``.
 
         Returns:
             How much more is free afterwards.
@@ -70,6 +73,18 @@ class HostMemory:
         self.management.free_memory(needed_bytes, device, keep_loaded=kept)
         self.empty_cache()
         return max(0, self.free_bytes(device) - before)
+
+    def load(self, patcher: object, needed_bytes: int, *, entirely: bool = False) -> None:
+        """Load a model, evicting others until ``needed_bytes`` are free beside its weights.
+
+        Args:
+            patcher: what holds the model.
+            needed_bytes: room for the work that follows.
+            entirely: never leave a part of the weights behind. Hosts that know VAEs which ask
+                for it know the argument.
+        """
+        options = {"force_full_load": True} if entirely else {}
+        self.management.load_models_gpu([patcher], memory_required=needed_bytes, **options)
 
     def unload_all(self) -> None:
         """Unload every model from every device."""
@@ -82,8 +97,10 @@ class HostMemory:
         """Give torch's unused blocks back to the driver; does nothing on a CPU."""
         self.management.soft_empty_cache()
 
-    def is_oom(self, problem: BaseException) -> bool:
-        """Whether an error means that the device ran out of memory."""
+    def is_oom(self, problem: BaseException, device: torch.device) -> bool:
+        """Whether an error of work on ``device`` means that the device ran out of memory."""
+        if device.type == "cpu" and _is_cpu_refusal(problem):
+            return True
         known = getattr(self.management, "is_oom", None)
         if known is not None:
             return bool(known(problem))
@@ -119,8 +136,21 @@ class HostMemory:
         return None if total is None else int(total())
 
     def _loaded(self, device: torch.device) -> Sequence[object]:
+        """Models on a device; entries whose patcher is gone only await the host's cleanup."""
         models = getattr(self.management, "current_loaded_models", ())
-        return [model for model in models if getattr(model, "device", None) == device]
+        return [
+            loaded
+            for loaded in models
+            if getattr(loaded, "device", None) == device
+            and getattr(loaded, "model", None) is not None
+        ]
+
+
+def _is_cpu_refusal(problem: BaseException) -> bool:
+    if isinstance(problem, MemoryError):
+        return True
+    said = str(problem).lower()
+    return isinstance(problem, RuntimeError) and any(words in said for words in _CPU_REFUSALS)
 
 
 def _holds(loaded: object, patcher: object | None) -> bool:

@@ -32,14 +32,15 @@ class Measured:
 
 
 class PeakMeter:
-    """Watches one device while its ``with`` block runs."""
+    """Watches one device while its ``with`` block runs; may be used again afterwards."""
 
     def __init__(self, device: str, counter: AllocatorCounter, book: PeakBook) -> None:
         self._device, self._counter, self._book = device, counter, book
         self.measured = Measured()
-        """What the block added; known once it has ended."""
+        """What the latest block added; known once it has ended."""
 
     def __enter__(self) -> Self:
+        self.measured = Measured()
         self._before = self._counter.allocated_bytes(self._device)
         self._watch = self._book.watch()
         return self

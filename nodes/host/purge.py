@@ -29,7 +29,8 @@ class Freed:
     models_after: int
 
     def as_dict(self) -> dict[str, Any]:
-        """For a report; ``freed_bytes`` never counts what others took meanwhile as ours."""
+        """For a report; ``freed_bytes`` is the device's free memory after less before, never
+        negative: what other processes took or freed meanwhile is in it."""
         return {
             "device": self.device,
             "freed_bytes": max(0, self.device_free_after_bytes - self.device_free_before_bytes),

@@ -106,13 +106,22 @@ class SettingsScope:
     def _take(self, setting: Setting, wishes: Sequence[object]) -> None:
         before = setting.read()
         wanted = setting.combine(wishes)
+        taken = self._taken.setdefault(setting.name, _Taken(before, before))
+        if before != taken.written:
+            # Somebody else changed it while we held it: that is what is put back now.
+            taken.original = before
         if before != wanted:
-            setting.write(wanted)
-        taken = self._taken.setdefault(setting.name, _Taken(before, wanted))
-        taken.written = setting.read()
+            try:
+                setting.write(wanted)
+            except Exception:
+                # A value made of several flags may be half written.
+                setting.write(before)
+                raise
+            finally:
+                taken.written = setting.read()
 
     def _put_back(self, setting: Setting) -> None:
-        taken = self._taken.pop(setting.name, None)
+        taken = self._taken.get(setting.name)
         if taken is None:
             return
         now = setting.read()
@@ -120,3 +129,5 @@ class SettingsScope:
             _log.info("%s was changed to %s by somebody else and is left so", setting.name, now)
         elif now != taken.original:
             setting.write(taken.original)
+        # Only now: a write that failed is tried again at the next release.
+        del self._taken[setting.name]

@@ -175,17 +175,66 @@ def _raise_instead(*_args: object, **_kwargs: object) -> torch.Tensor:
     raise WholeDecodeRanOut
 
 
-def decode_in_tiles(vae: Vae, latent: torch.Tensor, facts: VaeFacts, plan: Plan) -> torch.Tensor:
-    """Core's tiled decode with the plan's sizes, turned from pixels and frames to latents."""
+def decode_in_tiles(
+    vae: Vae, latent: torch.Tensor, facts: VaeFacts, plan: Plan, before_tile: Callable[[], None]
+) -> torch.Tensor:
+    """Core's tiled decode with the plan's sizes.
+
+    Args:
+        before_tile: called before each tile and may raise, since core's tiled video decode
+            never asks for an interrupt. Not called for VAEs that tile themselves.
+    """
+    watched = vae if facts.tiles_itself else _watched(vae, before_tile)
+    return watched.decode_tiled(latent, **_tile_sizes(latent, facts, plan))
+
+
+def asked_of_host(vae: Vae, latent: torch.Tensor, facts: VaeFacts, plan: Plan) -> int:
+    """Bytes that core will want free for a planned decode: for one tile, or on hosts that do
+    not know that yet for the whole latent."""
+    shape = tuple(latent.shape)
+    bounded = getattr(vae, "_tile_bounded_shape", None)
+    if plan.tile_size is not None and bounded is not None:
+        sizes = _tile_sizes(latent, facts, plan)
+        shape = bounded(shape, sizes["tile_x"], sizes["tile_y"], sizes["tile_t"])
+    return int(vae.memory_used_decode(shape, vae.vae_dtype))
+
+
+def _tile_sizes(latent: torch.Tensor, facts: VaeFacts, plan: Plan) -> dict[str, int | None]:
+    """The plan's sizes, turned from pixels and frames to latents."""
     scale = facts.spatial_scale
     tile = None if plan.tile_size is None else max(1, plan.tile_size // scale)
     overlap = None if plan.overlap is None else plan.overlap // scale
     tile_t, overlap_t = None, None
     if latent.ndim == VIDEO_DIMS and facts.temporal_scale is not None:
         tile_t, overlap_t = _chunk(latent.shape[2], facts.temporal_scale, plan)
-    return vae.decode_tiled(
-        latent, tile_x=tile, tile_y=tile, overlap=overlap, tile_t=tile_t, overlap_t=overlap_t
-    )
+    return {
+        "tile_x": tile,
+        "tile_y": tile,
+        "overlap": overlap,
+        "tile_t": tile_t,
+        "overlap_t": overlap_t,
+    }
+
+
+class _WatchedDecoder:
+    """A decoder that asks before each piece; in all else the decoder it stands for."""
+
+    def __init__(self, model: Any, before_tile: Callable[[], None]) -> None:
+        self._model, self._before_tile = model, before_tile
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def decode(self, *latent: Any, **options: Any) -> Any:
+        self._before_tile()
+        return self._model.decode(*latent, **options)
+
+
+def _watched(vae: Vae, before_tile: Callable[[], None]) -> Vae:
+    """A copy of the object, sharing model and patcher, with its decoder watched."""
+    watched: Vae = copy.copy(vae)
+    watched.first_stage_model = _WatchedDecoder(vae.first_stage_model, before_tile)
+    return watched
 
 
 def _chunk(frames: int, scale: int, plan: Plan) -> tuple[int, int]:

@@ -3,8 +3,9 @@
 The probes are read on a thread that also does the waiting: waking one thread is a fraction of
 the price of waking an event loop that then wakes a worker for each device. The loop's own task
 looks once a second for a call that has not come back. Such a call is not repeated; a sample says
-that the figures are unknown, and why; and the other devices move on to a thread of their own.
-So a driver that hangs never delays the event loop, and the other devices once, for a moment.
+that the figures are unknown, and why. The other devices move on to a thread of their own then,
+and also when a device was slow more than once: a driver that hangs or stalls never delays the
+event loop, and the other devices only at first.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 BUSY_INTERVAL_S: Final = 0.1
 IDLE_INTERVAL_S: Final = 1.0
 WATCH_INTERVAL_S: Final = 1.0
+SLOW_CALL_S: Final = 0.05
 ROUNDING_S: Final = 1e-6
 """Sums of intervals miss the clock by some bits; what is due so soon is due now."""
 
@@ -59,6 +61,7 @@ class _Crew:
         self._lock = threading.Lock()
         self._reading: Probe | None = None
         self._since_s = 0.0
+        self._slow: dict[Probe, int] = {}
 
     def begins(self, probe: Probe, now_s: float) -> bool:
         """The thread is about to read; False if the probe is not its own any more."""
@@ -68,10 +71,15 @@ class _Crew:
             self._reading, self._since_s = probe, now_s
             return True
 
-    def ends(self) -> None:
-        """The read came back."""
+    def ends(self, now_s: float) -> tuple[Probe, ...]:
+        """The read came back. Returns the probes that this thread gives up, because this read
+        was slow and not for the first time: a first one may load libraries."""
         with self._lock:
-            self._reading = None
+            probe, self._reading = self._reading, None
+            if probe is None or now_s - self._since_s < SLOW_CALL_S:
+                return ()
+            self._slow[probe] = self._slow.get(probe, 0) + 1
+            return self._keep_only(probe) if self._slow[probe] > 1 else ()
 
     def stuck(self, now_s: float) -> tuple[Probe, float, tuple[Probe, ...]] | None:
         """The probe whose read has been out too long, for how many seconds, and the probes
@@ -80,9 +88,12 @@ class _Crew:
             waited_s = now_s - self._since_s
             if self._reading is None or waited_s < WATCH_INTERVAL_S:
                 return None
-            others = tuple(probe for probe in self.probes if probe is not self._reading)
-            self.probes = (self._reading,)
-            return self._reading, waited_s, others
+            return self._reading, waited_s, self._keep_only(self._reading)
+
+    def _keep_only(self, kept: Probe) -> tuple[Probe, ...]:
+        others = tuple(probe for probe in self.probes if probe is not kept)
+        self.probes = (kept,)
+        return others
 
 
 class Sampler:
@@ -161,6 +172,13 @@ class Sampler:
 
     # --- the reading threads --------------------------------------------------------------
 
+    def _crew_of(self, probes: Sequence[Probe]) -> None:
+        """Give probes that another thread gave up a thread of their own."""
+        if probes:
+            crew = _Crew(probes)
+            self._crews.append(crew)
+            self._start(crew)
+
     def _start(self, crew: _Crew) -> None:
         # A daemon, so that a driver that never answers cannot keep the process from ending.
         crew.thread = threading.Thread(
@@ -177,7 +195,7 @@ class Sampler:
                     continue
                 if crew.begins(probe, self._clock.monotonic_s()):
                     reading = self._read(probe)
-                    crew.ends()
+                    self._crew_of(crew.ends(self._clock.monotonic_s()))
                     self._deliver(probe, reading)
             due_s = self._await_due(crew, due_s)
             skip = self._is_busy() and not skip
@@ -228,8 +246,6 @@ class Sampler:
                 if stuck is None:
                     continue
                 probe, waited_s, others = stuck
-                if others:
-                    self._crews.append(_Crew(others))
-                    self._start(self._crews[-1])
+                self._crew_of(others)
                 reading = Reading(error=f"the driver has not answered for {waited_s:.1f} s")
                 await anyio.to_thread.run_sync(self._deliver, probe, reading)

@@ -112,3 +112,42 @@ def test_letting_go_of_nothing_is_fine(scope, knobs):
     scope.release("nobody")
     scope.release_all()
     assert knobs["reserve"].writes == []
+
+
+@dataclass
+class HalfKnob(Knob):
+    """Two flags as one value; writing the second one fails when broken."""
+
+    def write(self, value):
+        self.value = (value[0], self.value[1])
+        if self.broken and value == (True, True):
+            raise RuntimeError("refused half-way by the test")
+        self.value = value
+
+
+def test_a_value_that_was_half_written_is_written_back():
+    knob = HalfKnob("flags", (False, False), newest, broken=True)
+    scope = SettingsScope({"flags": knob})
+    assert scope.hold("node", {"flags": (True, True)}) == {"flags": "refused half-way by the test"}
+    assert knob.value == (False, False)
+    scope.release_all()
+    assert knob.value == (False, False)
+
+
+def test_what_somebody_else_set_meanwhile_is_what_comes_back(scope, knobs):
+    scope.hold("a", {"reserve": 1000})
+    knobs["reserve"].value = 700
+    scope.hold("b", {"reserve": 2000})
+    assert knobs["reserve"].value == 2000
+    scope.release_all()
+    assert knobs["reserve"].value == 700
+
+
+def test_a_restore_that_failed_is_tried_again(scope, knobs):
+    scope.hold("node", {"reserve": 1000})
+    knobs["reserve"].broken = True
+    scope.release_all()
+    assert knobs["reserve"].value == 1000
+    knobs["reserve"].broken = False
+    scope.release_all()
+    assert knobs["reserve"].value == 400

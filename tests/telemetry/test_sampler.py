@@ -195,6 +195,34 @@ async def test_a_stuck_driver_is_not_called_again_and_the_others_go_on():
         await world.samples.count(4, CPU)
 
 
+class SlowProbe(ScriptedProbe):
+    """Every read takes a while on the test's clock."""
+
+    clock = None
+
+    def read(self):
+        self.clock.now_s = round(self.clock.now_s + 0.2, 6)
+        return super().read()
+
+
+async def test_a_device_that_is_slow_again_is_read_on_a_thread_of_its_own():
+    slow, healthy = SlowProbe(CUDA), ScriptedProbe(CPU)
+    world = World([slow, healthy])
+    slow.clock = world.clock
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(world.sampler.run)
+            await world.samples.count(1, CPU)
+            await world.at_rest()
+            assert len(world.sampler._crews) == 1, "a first slow read may load a library"
+            world.clock.advance(1.0)
+            await world.samples.count(2, CUDA)
+            await world.samples.count(2, CPU)
+            await world.at_rest(2)
+            assert [crew.probes for crew in world.sampler._crews] == [(slow,), (healthy,)]
+            group.cancel_scope.cancel()
+
+
 async def test_a_slow_listener_is_not_mistaken_for_a_stuck_driver():
     listening, go_on = threading.Event(), threading.Event()
     async with running(ScriptedProbe()) as world:
