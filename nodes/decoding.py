@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..supervisor.errors import DecodeFailedError
 from .host.latents import save_latent
+from .host.meter import Measured
 from .host.vae import (
     VIDEO_DIMS,
     Vae,
@@ -25,7 +26,6 @@ from .host.vae import (
     repeat_last_frame,
     shape_of,
 )
-from .host.meter import Measured
 from .ladder import Ladder, LadderExhausted, Question, RanOut, Record
 
 if TYPE_CHECKING:

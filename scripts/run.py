@@ -74,9 +74,10 @@ def read_request(arguments: Sequence[str], environment: Mapping[str, str], root:
     parser.add_argument("--comfyui", type=Path, metavar="PATH", help="start this ComfyUI")
     parser.add_argument("--embedded", action="store_true", help="never start ComfyUI")
     parser.add_argument(
-        "--install-requirements",
-        action="store_true",
-        help="install what the pack lacks into ComfyUI's Python (never torch)",
+        "--no-install",
+        action="store_false",
+        dest="install_requirements",
+        help="do not install what the pack lacks into ComfyUI's Python, say so and stop",
     )
     options, unknown = parser.parse_known_args(own)
     embedded = options.embedded or "--smoke" in unknown
@@ -139,7 +140,7 @@ def check_requirements(python: Path, root: Path, *, install: bool) -> None:
         raise SetupFailedError(
             f"{python} lacks {', '.join(missing)}. Nothing was started. Install what the pack "
             f"needs (torch is not touched):\n  {shlex.join(command)}\n"
-            "or start this script again with --install-requirements."
+            "or start this script again without --no-install."
         )
 
 

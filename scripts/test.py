@@ -13,6 +13,7 @@ passed and at least the lint, unit and web suites ran or were named as skipped.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "tests" / "constraints.txt"
-DEBIAN_PACKAGES = {"chromium": "chromium", "cc": "gcc", "node": "nodejs"}
+DEBIAN_PACKAGES = {"chromium": "chromium", "cc": "gcc libc6-dev", "node": "nodejs"}
 PROGRAMS = {
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
     "cc": ("cc", "gcc", "clang"),
@@ -68,7 +69,7 @@ def pytest(python: Path, *arguments: str) -> list[str]:
 
 def unit(python: Path) -> list[list[str]]:
     """All Python tests that need no GPU, browser or host."""
-    return [pytest(python, "-m", "not host and not gpu and not browser")]
+    return [pytest(python, "-m", "not host and not gpu and not browser and not compiler")]
 
 
 def lint(python: Path) -> list[list[str]]:
@@ -103,6 +104,16 @@ def no_chromium(_python: Path) -> str | None:
     return None if find("chromium") else "no Chromium"
 
 
+def no_compiler(_python: Path) -> str | None:
+    """The fake NVML is C, and needs the C library's headers as well as a compiler."""
+    compiler = find("cc")
+    if sys.platform != "linux" or compiler is None:
+        return "no C compiler" if compiler is None else "the fake NVML is a Linux library"
+    check = [compiler, "-fsyntax-only", "-x", "c", "-"]
+    done = subprocess.run(check, input=b"#include <stdio.h>\n", capture_output=True, check=False)
+    return None if done.returncode == 0 else f"{compiler} has no C headers"
+
+
 def no_cuda(python: Path) -> str | None:
     """The GPU suite needs torch to see a CUDA device."""
     code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
@@ -121,6 +132,12 @@ def no_comfyui(_python: Path) -> str | None:
 SUITES = (
     Suite("lint", "ruff, basedpyright, import-linter", lint),
     Suite("unit", "pytest without GPU, browser, host", unit),
+    Suite(
+        "nvml",
+        "real pynvml over a fake NVML library",
+        lambda python: [pytest(python, "-m", "compiler")],
+        no_compiler,
+    ),
     Suite("web", "node --test", web, no_node),
     Suite(
         "browser",
@@ -145,7 +162,10 @@ def say(text: str) -> None:
 
 def install_programs() -> None:
     """On Debian as root, install what is missing; elsewhere the suites say what they lack."""
-    wanted = [package for name, package in DEBIAN_PACKAGES.items() if find(name) is None]
+    lists = [packages for name, packages in DEBIAN_PACKAGES.items() if find(name) is None]
+    if importlib.util.find_spec("ensurepip") is None:
+        lists.append("python3-venv")
+    wanted = " ".join(lists).split()
     if not wanted or shutil.which("apt-get") is None or not hasattr(os, "geteuid"):
         return
     if os.geteuid() != 0:

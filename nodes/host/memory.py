@@ -97,9 +97,13 @@ class HostMemory:
         """Give torch's unused blocks back to the driver; does nothing on a CPU."""
         self.management.soft_empty_cache()
 
-    def is_oom(self, problem: BaseException, device: torch.device) -> bool:
-        """Whether an error of work on ``device`` means that the device ran out of memory."""
-        if device.type == "cpu" and _is_cpu_refusal(problem):
+    def is_oom(self, problem: BaseException, device: torch.device | None = None) -> bool:
+        """Whether an error means that the device ran out of memory.
+
+        Args:
+            device: where the work ran; system memory running out counts only on a CPU.
+        """
+        if device is not None and device.type == "cpu" and _is_cpu_refusal(problem):
             return True
         known = getattr(self.management, "is_oom", None)
         if known is not None:

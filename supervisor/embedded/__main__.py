@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HOST: Final = "127.0.0.1"
 PORT: Final = 8288
 LAST_PORT: Final = 65535
+CANCEL_PATIENCE_S: Final = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -151,6 +152,8 @@ def _serve_on(
         webbrowser.open(url)
     web.run_app(build_app(supervisor, jobs), sock=listening, print=None, access_log=None)
     jobs.cancel()
+    if not jobs.wait(CANCEL_PATIENCE_S):
+        _log.warning("the running decode did not stop in time and is not recorded")
 
 
 def can_show_browser(platform: str, environment: Mapping[str, str]) -> bool:

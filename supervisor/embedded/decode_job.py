@@ -78,7 +78,7 @@ class DecodeJobs:
         config: DecoderConfig | None = None,
     ) -> None:
         """Decode on ``device``; None: on the supervisor's primary device if torch can use it."""
-        self.device = device or _torch_device(supervisor.primary_device())
+        self.device = named_device(device) or _torch_device(supervisor.primary_device())
         self._supervisor = supervisor
         self._config = config or default_config(self.device)
         self._counter = TorchCounter()
@@ -275,6 +275,19 @@ def full_precision() -> Generator[None]:
 def _check(job: _Job) -> None:
     if job.stop.is_set():
         raise DecodeInterruptedError(sum(tile.done for tile in job.tiles.values()))
+
+
+def named_device(name: str | None) -> str | None:
+    """A torch device as telemetry names it: ``"cuda"`` is the first one, ``"cpu:0"`` the CPU.
+
+    Raises:
+        RuntimeError: torch does not know the name.
+    """
+    if name is None:
+        return None
+    kind = torch.device(name).type
+    index = name.partition(":")[2] or "0"
+    return "cpu" if kind == "cpu" else f"{kind}:{int(index)}"
 
 
 def _torch_device(primary: str) -> str:

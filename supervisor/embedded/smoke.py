@@ -20,6 +20,8 @@ CPU_JOB: Final = (320, 128, 13)
 CUDA_JOB: Final = (640, 384, 25)
 TIMEOUT_S: Final = 600.0
 
+_MEASURED_BY: Final[dict[bool | None, str]] = {True: "allocator", False: "live tensors"}
+
 
 @dataclass(frozen=True, slots=True)
 class SmokeResult:
@@ -30,6 +32,9 @@ class SmokeResult:
     plan: dict[str, object] | None
     predicted_peak_bytes: int | None
     measured_peak_bytes: int | None
+    measured_by: str | None
+    """``"allocator"``: torch's own counter. ``"live tensors"`` (the CPU has no such counter):
+    every tensor the decode really made, without the kernels' own scratch memory."""
     relative_error: float | None
     samples: int
     whole_predicted_bytes: int | None
@@ -75,6 +80,7 @@ def judge(
         plan=None if job.plan is None else asdict(job.plan),
         predicted_peak_bytes=job.predicted_peak_bytes,
         measured_peak_bytes=job.measured_peak_bytes,
+        measured_by=_MEASURED_BY.get(job.measured_exact),
         relative_error=job.relative_error,
         samples=samples,
         whole_predicted_bytes=job.whole_predicted_bytes,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ..planning.recommend import recommend
 from ..types import Reading
 from ..units import MiB, to_gib
-from .wire import device_json, plan_json, reading_json, record_json, sample_json
+from .wire import LIVE_NODES, device_json, plan_json, reading_json, record_json, sample_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,6 +67,7 @@ def build_report(
         },
         "jobs": _jobs(supervisor),
         "plan": None if recommendation.plan is None else plan_json(recommendation.plan),
+        "health": supervisor.health(),
         "versions": dict(versions or {}),
     }
 
@@ -188,6 +189,8 @@ def _gguf_accelerator(device: DeviceInfo | None) -> JsonObject:
 def _jobs(supervisor: Supervisor) -> JsonObject:
     current = supervisor.jobs.current()
     return {
-        "current": None if current is None else record_json(current),
-        "recent": [record_json(record) for record in supervisor.jobs.recent(RECENT_JOBS)],
+        "current": None if current is None else record_json(current, LIVE_NODES),
+        "recent": [
+            record_json(record, LIVE_NODES) for record in supervisor.jobs.recent(RECENT_JOBS)
+        ],
     }

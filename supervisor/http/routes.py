@@ -60,7 +60,7 @@ def add_routes(
     @answering
     async def history(request: web.Request) -> web.StreamResponse:
         query = parse_history(request.query)
-        return json_response(await asyncio.to_thread(_read_history, supervisor, query))
+        return text_response(await asyncio.to_thread(_read_history, supervisor, query))
 
     return streams
 
@@ -84,9 +84,14 @@ def answering(handler: Handler) -> Handler:
 
 
 def json_response(value: JsonObject, status: int = 200) -> web.Response:
+    """A JSON answer; large ones are better dumped off the event loop."""
+    return text_response(dump_json(value), status)
+
+
+def text_response(text: str, status: int = 200) -> web.Response:
     """JSON that is never cached: it is old the moment it leaves."""
     return web.Response(
-        text=dump_json(value),
+        text=text,
         status=status,
         content_type="application/json",
         headers={"Cache-Control": "no-store"},
@@ -98,8 +103,9 @@ def error_response(status: int, message: str, field: str | None = None) -> web.R
     return json_response({"error": {"field": field, "message": message}}, status)
 
 
-def _read_history(supervisor: Supervisor, query: HistoryQuery) -> JsonObject:
-    """Blocking: reads the disk."""
+def _read_history(supervisor: Supervisor, query: HistoryQuery) -> str:
+    """Blocking: reads the disk, and a thousand jobs are megabytes of JSON."""
     store = supervisor.history
     records = store.jobs(query.limit, query.job_id)
-    return {"jobs": [record_json(record) for record in records], "problem": store.problem()}
+    jobs = [record_json(record) for record in records]
+    return dump_json({"jobs": jobs, "problem": store.problem()})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 if TYPE_CHECKING:
     from ..types import (
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     )
 
 JsonObject: TypeAlias = "dict[str, object]"
+
+LIVE_NODES: Final = 128
+"""Nodes of a job that live answers carry; the history has them all."""
 
 
 def dump_json(value: object) -> str:
@@ -121,25 +124,31 @@ def node_json(node: NodeRecord) -> JsonObject:
     }
 
 
-def record_json(record: JobRecord) -> JsonObject:
-    """One job with its nodes and peaks."""
+def record_json(record: JobRecord, node_limit: int | None = None) -> JsonObject:
+    """One job with its nodes and peaks: all of them, or the newest ``node_limit``.
+
+    ``node_count`` is how many the job has.
+    """
+    nodes = record.nodes if node_limit is None else record.nodes[-node_limit:]
     return {
         "job_id": record.job_id,
         "status": record.status,
         "started_s": record.started_s,
         "ended_s": record.ended_s,
         "peaks": [peak_json(peak) for peak in record.peaks],
-        "nodes": [node_json(node) for node in record.nodes],
+        "node_count": len(record.nodes),
+        "nodes": [node_json(node) for node in nodes],
     }
 
 
 def change_json(change: JobChange) -> JsonObject:
-    """A job's start, node change or end; ``record`` comes with the end only."""
+    """A job's start, node change or end; ``record`` comes with the end only, its newest nodes
+    only where there are many: this is encoded on the host's event loop."""
     return {
         "phase": change.phase,
         "time_s": change.time_s,
         **position_json(change.position),
-        "record": None if change.record is None else record_json(change.record),
+        "record": (None if change.record is None else record_json(change.record, LIVE_NODES)),
     }
 
 

@@ -61,8 +61,8 @@ def recommend(
         reading: its latest figures; None before the first sample.
         os_name: ``platform.system()`` of the machine that will decode, None if unknown.
     """
-    profile = _profile(device)
     total, free = _total_bytes(device, reading), free_for_us_bytes(reading)
+    profile = _profile(device, total)
     effective_gib = _effective_reserve_gib(profile, total)
     base = Recommendation(
         profile=profile.name,
@@ -84,13 +84,13 @@ def free_for_us_bytes(reading: Reading | None) -> int | None:
     return reading.free_bytes + cached
 
 
-def _profile(device: DeviceInfo | None) -> _Profile:
+def _profile(device: DeviceInfo | None, total_bytes: int | None) -> _Profile:
     if device is None or device.kind == "cpu":
         return _CPU
-    if device.total_bytes is None:
+    if total_bytes is None:
         return _UNKNOWN
     for below_bytes, profile in _BY_SIZE:
-        if device.total_bytes < below_bytes:
+        if total_bytes < below_bytes:
             return profile
     return _MAX_SPEED
 

@@ -4,7 +4,7 @@ The probes are read on a thread that also does the waiting: waking one thread is
 the price of waking an event loop that then wakes a worker for each device. The loop's own task
 looks once a second for a call that has not come back. Such a call is not repeated; a sample says
 that the figures are unknown, and why. The other devices move on to a thread of their own then,
-and also when a device was slow more than once: a driver that hangs or stalls never delays the
+and also when a device is slow twice running: a driver that hangs or stalls never delays the
 event loop, and the other devices only at first.
 """
 
@@ -61,7 +61,8 @@ class _Crew:
         self._lock = threading.Lock()
         self._reading: Probe | None = None
         self._since_s = 0.0
-        self._slow: dict[Probe, int] = {}
+        self._slow: set[Probe] = set()
+        """Probes whose last read was slow."""
 
     def begins(self, probe: Probe, now_s: float) -> bool:
         """The thread is about to read; False if the probe is not its own any more."""
@@ -73,13 +74,18 @@ class _Crew:
 
     def ends(self, now_s: float) -> tuple[Probe, ...]:
         """The read came back. Returns the probes that this thread gives up, because this read
-        was slow and not for the first time: a first one may load libraries."""
+        was slow and so was the one before: a single one may have loaded a library."""
         with self._lock:
             probe, self._reading = self._reading, None
-            if probe is None or now_s - self._since_s < SLOW_CALL_S:
+            if probe is None:
                 return ()
-            self._slow[probe] = self._slow.get(probe, 0) + 1
-            return self._keep_only(probe) if self._slow[probe] > 1 else ()
+            if now_s - self._since_s < SLOW_CALL_S:
+                self._slow.discard(probe)
+                return ()
+            if probe in self._slow:
+                return self._keep_only(probe)
+            self._slow.add(probe)
+            return ()
 
     def stuck(self, now_s: float) -> tuple[Probe, float, tuple[Probe, ...]] | None:
         """The probe whose read has been out too long, for how many seconds, and the probes

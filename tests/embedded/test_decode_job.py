@@ -8,7 +8,7 @@ from support.instruments import CPU, FakeCounter, ScriptedProbe  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensor  # noqa: E402
 
 from vram_supervisor.supervisor.embedded import decode_job  # noqa: E402
-from vram_supervisor.supervisor.embedded.decode_job import DecodeJobs, DecodeRequest  # noqa: E402
+from vram_supervisor.supervisor.embedded.decode_job import DecodeJobs, DecodeRequest, named_device  # noqa: E402
 from vram_supervisor.supervisor.embedded.decoder import DecoderConfig  # noqa: E402
 from vram_supervisor.supervisor.errors import DecodeBusyError  # noqa: E402
 from vram_supervisor.supervisor.service import Supervisor  # noqa: E402
@@ -233,3 +233,16 @@ def test_on_cuda_the_budget_is_kept_and_the_picture_is_the_same(share, superviso
     assert 0 < got["measured_peak_bytes"] <= got["budget_bytes"] < got["whole_predicted_bytes"]
     assert got["measured_exact"] is True
     assert got["relative_error"] <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [(None, None), ("cpu", "cpu"), ("cpu:0", "cpu"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1")],
+)
+def test_a_device_is_named_as_telemetry_names_it(given, named):
+    assert named_device(given) == named
+
+
+def test_a_device_torch_does_not_know_is_refused():
+    with pytest.raises(RuntimeError):
+        named_device("nonsense")

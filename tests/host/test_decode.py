@@ -107,13 +107,14 @@ def test_an_api_prompt_without_the_new_inputs_still_runs(comfy):
     assert json.loads(comfy.succeed(prompt)["report"])["requested"]["quality"] == "exact"
 
 
-def failing(how, largest=0, **decode):
+def failing(how, largest=0, *, model=KL, sizes=None, **decode):
+    sizes = sizes or {"height": 24, "width": 24}
     return {
-        "loaded": vae(KL),
+        "loaded": vae(model),
         "vae": node(
             "HostTestFailingVae", vae=link("loaded"), how=how, largest_latent_pixels=largest
         ),
-        "latent": latent(height=24, width=24, seed=decode.pop("seed")),
+        "latent": latent(seed=decode.pop("seed"), **sizes),
         "safe": safe_decode(**decode),
         "image": show("safe", 0),
         "report": show("safe", 1),
@@ -127,6 +128,14 @@ def test_a_whole_decode_that_runs_out_is_told_and_retried_in_tiles(comfy, salt):
     assert report["ladder"][-1].endswith("done")
     assert report["plan"]["kind"] == "tiled"
     assert "retrying with tiled VAE decoding" in comfy.log()
+
+
+def test_system_memory_that_runs_out_while_the_cpu_decodes_is_retried_in_tiles(comfy, salt):
+    report = json.loads(
+        comfy.succeed(failing("out of system memory", 16 * 16, seed=salt))["report"]
+    )
+    assert report["ladder"][0] == "whole: ran out of memory"
+    assert report["ladder"][-1].endswith("done")
 
 
 def error_of(entry):
@@ -176,3 +185,15 @@ def test_an_interrupted_decode_stays_an_interrupt_and_keeps_the_latent(comfy, sa
     assert "execution_interrupted" in dict(entry["status"]["messages"])
     (kept,) = set(folder.glob("*")) - before
     assert str(kept) in comfy.log()
+
+
+def test_a_tiled_video_decode_ends_before_the_next_tile_when_the_user_interrupts(comfy, salt):
+    """Core's own would decode every tile first: the node would end well, keeping nothing."""
+    folder = comfy.base / "output" / "latents"
+    before = set(folder.glob("*"))
+    sizes = {"channels": 16, "frames": 2, "height": 16, "width": 16}
+    tiles = {"tiling_mode": "manual", "tile_size": 64, "overlap": 32}
+    prompt = failing("ask", model=WAN, sizes=sizes, seed=salt, **tiles)
+    _, entry = comfy.run(prompt)
+    assert "execution_interrupted" in dict(entry["status"]["messages"])
+    assert len(set(folder.glob("*")) - before) == 1

@@ -7,6 +7,7 @@ import pytest
 from support.http_world import BUSY_READING, sample_at
 
 from vram_supervisor.supervisor.http.wire import (
+    LIVE_NODES,
     change_json,
     dump_json,
     plan_json,
@@ -95,3 +96,12 @@ def test_a_plan_has_every_field_of_the_record() -> None:
     assert set(answer) == set(Plan.__slots__)
     assert answer["warnings"] == ["w"]
     assert dump_json({"reading": BUSY_READING.used_bytes, "plan": answer})
+
+
+def test_live_answers_carry_the_newest_nodes_only_and_say_how_many_there_are():
+    nodes = tuple(NodeRecord(str(n), "Node", float(n)) for n in range(LIVE_NODES + 3))
+    record = JobRecord("job", 0.0, 9.0, "success", nodes)
+    shown = record_json(record, LIVE_NODES)
+    assert shown["node_count"] == LIVE_NODES + 3
+    assert [shown["nodes"][0]["node_id"], len(shown["nodes"])] == ["3", LIVE_NODES]
+    assert len(record_json(record)["nodes"]) == LIVE_NODES + 3

@@ -30,6 +30,19 @@ class OldInterrupt(Exception):
     """As older hosts raise it."""
 
 
+class Model:
+    """What ``first_stage_model`` stands for; counts the pieces it is given."""
+
+    scale = 0.5
+
+    def __init__(self):
+        self.decoded = []
+
+    def decode(self, piece):
+        self.decoded.append(tuple(piece.shape))
+        return piece
+
+
 class Vae:
     """Repeats each latent pixel, 8 by 8 and 4 frames per latent frame after the first."""
 
@@ -37,7 +50,7 @@ class Vae:
         self.device = torch.device("cpu")
         self.vae_dtype = torch.float32
         self.patcher = None
-        self.first_stage_model = object()
+        self.first_stage_model = Model()
         self.latent_dim = 3 if video else 2
         self.handles_tiling = handles_tiling
         self.video, self.largest, self.problem = video, largest, problem
@@ -68,6 +81,8 @@ class Vae:
         self.calls.append(("tiled", sizes))
         if sizes["tile_x"] ** 2 > self.largest:
             raise self.problem
+        for piece in latent.split(sizes["tile_x"], -1):
+            self.first_stage_model.decode(piece)
         return self._pixels(latent, check=False)
 
     def _pixels(self, latent, *, check=True):
@@ -101,8 +116,11 @@ class Memory:
     def is_interrupt(self, problem):
         return isinstance(problem, Interrupted | OldInterrupt)
 
-    def is_oom(self, problem):
+    def is_oom(self, problem, device):
         return isinstance(problem, OutOfMemory)
+
+    def load(self, patcher, needed_bytes, *, entirely=False):
+        raise AssertionError("there is no patcher to load")
 
 
 class Counter:
@@ -125,7 +143,7 @@ def meter_of(counter, device="cuda:0"):
 def decode(samples, vae, *, memory=None, **wish):
     options = {"last_frame_fix": False, "budget_cap_bytes": 0, "keep_latent": True, **wish}
     request = options.pop("request", PlanRequest())
-    meter = meter_of(Counter((None, None)), "cpu")
+    meter = options.pop("meter", None) or meter_of(Counter((None, None)), "cpu")
     return decode_safely(samples, vae, DecodeWish(request, **options), memory or Memory(), meter)
 
 
@@ -281,18 +299,218 @@ def test_without_the_wish_no_latent_is_kept(kept):
     assert kept == []
 
 
-def test_a_disk_that_refuses_the_latent_does_not_hide_the_error(monkeypatch):
-    def refuse(samples):
-        raise OSError("disk full")
+class SafetensorError(Exception):
+    """As safetensors': neither an OSError nor a RuntimeError."""
 
-    monkeypatch.setattr(decoding, "save_latent", refuse)
-    with pytest.raises(DecodeFailedError, match="disk full"):
+
+REFUSALS = [OSError("disk full"), ValueError("disk full"), SafetensorError("disk full")]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: type(refusal).__name__)
+def test_a_latent_that_cannot_be_saved_does_not_hide_the_error(monkeypatch, caplog, refusal):
+    monkeypatch.setattr(decoding, "save_latent", raising(refusal))
+    with pytest.raises(DecodeFailedError, match="disk full") as caught:
         decode(image(), Vae(largest=0))
+    assert caught.value.tried[0] == "whole: ran out of memory"
+    assert "could not be saved" in caplog.text
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: type(refusal).__name__)
+def test_a_latent_that_cannot_be_saved_leaves_an_interrupt_one(monkeypatch, refusal):
+    monkeypatch.setattr(decoding, "save_latent", raising(refusal))
+    with pytest.raises(Interrupted):
+        decode(image(), Vae(largest=0, problem=Interrupted()))
+
+
+def raising(problem):
+    def fail(*_args, **_kwargs):
+        raise problem
+
+    return fail
+
+
+@pytest.mark.parametrize("step", ["picture_latent", "repeat_last_frame", "as_images"])
+def test_the_latent_is_kept_when_the_host_runs_out_beside_the_decode(kept, monkeypatch, step):
+    monkeypatch.setattr(decoding, step, raising(MemoryError("host")))
+    with pytest.raises(DecodeFailedError, match="MemoryError: host"):
+        decode(video(), Vae(video=True), last_frame_fix=True)
+    assert len(kept) == 1
+
+
+def test_the_latent_is_kept_when_the_vae_is_invalid(kept):
+    vae = Vae()
+    vae.throw_exception_if_invalid = raising(RuntimeError("VAE is invalid"))
+    with pytest.raises(DecodeFailedError, match="VAE is invalid"):
+        decode(image(), vae)
+    assert len(kept) == 1
+
+
+class InterruptedAt(Memory):
+    """The user's interrupt comes when it is asked for the n-th time."""
+
+    def __init__(self, ask):
+        super().__init__()
+        self.left = ask
+
+    def raise_if_interrupted(self):
+        self.left -= 1
+        if self.left == 0:
+            raise Interrupted
+
+
+MANUAL = PlanRequest(manual=True, tile_size=64, overlap=16)
+
+
+def test_a_tiled_decode_ends_at_the_tile_before_which_the_user_interrupts(kept):
+    vae = Vae(video=True)
+    with pytest.raises(Interrupted):
+        decode(torch.rand(1, 16, 3, 8, 64), vae, request=MANUAL, memory=InterruptedAt(4))
+    assert len(vae.first_stage_model.decoded) == 2, "once before the attempt, then before tiles"
+    assert len(kept) == 1
+
+
+def test_a_vae_that_tiles_itself_is_given_its_own_decoder():
+    seen = []
+
+    class Own(Vae):
+        def decode_tiled(self, latent, **sizes):
+            seen.append(self)
+            return super().decode_tiled(latent, **sizes)
+
+    vae = Own(video=True, handles_tiling=True)
+    decode(torch.rand(1, 16, 3, 8, 64), vae, request=MANUAL)
+    assert seen == [vae]
+
+
+def test_the_watched_decoder_is_in_all_else_the_decoder_and_the_object_stays_untouched():
+    seen = []
+
+    class Looking(Vae):
+        def decode_tiled(self, latent, **sizes):
+            seen.append((self.first_stage_model.scale, self.first_stage_model.decoded))
+            return super().decode_tiled(latent, **sizes)
+
+    vae = Looking()
+    model = vae.first_stage_model
+    decode(torch.rand(1, 4, 8, 64), vae, request=MANUAL)
+    assert seen == [(0.5, model.decoded)]
+    assert vae.first_stage_model is model
+    assert model.decoded
+
+
+class Allocator:
+    """Torch's counter for one device: live bytes and their high-water mark."""
+
+    def __init__(self, live=0):
+        self.live = self.mark = live
+
+    def hold(self, change):
+        self.live += change
+        self.mark = max(self.mark, self.live)
+
+    def allocated_bytes(self, device):
+        return self.live
+
+    def peak_allocated_bytes(self, device):
+        return self.mark
+
+
+GiB = 1 << 30
+
+
+class Loading(Memory):
+    """The host loads 1 GiB of weights; before that it evicts what it is told to."""
+
+    def __init__(self, allocator, evicts=0):
+        super().__init__()
+        self.allocator, self.evicts, self.loads = allocator, evicts, []
+
+    def load(self, patcher, needed_bytes, *, entirely=False):
+        if not self.loads:
+            self.allocator.hold(-self.evicts)
+            self.allocator.hold(GiB)
+        self.loads.append((patcher, needed_bytes, entirely))
+
+
+class Working(Vae):
+    """A decode adds memory while it runs: so much whole, so much tiled."""
+
+    def __init__(self, allocator, *, whole=2 * GiB, tiled=GiB, **options):
+        super().__init__(**options)
+        self.patcher = "patcher"
+        self.allocator, self.whole, self.tiled = allocator, whole, tiled
+
+    def _pixels(self, latent, *, check=True):
+        adds = self.whole if check else self.tiled
+        self.allocator.hold(adds)
+        self.allocator.hold(-adds)
+        return super()._pixels(latent, check=check)
+
+
+def test_the_weights_are_no_part_of_the_measured_peak():
+    allocator = Allocator()
+    memory = Loading(allocator)
+    vae = Working(allocator)
+    vae.disable_offload = True
+    decoded = decode(image(), vae, memory=memory, meter=meter_of(allocator))
+    assert decoded.measured == Measured(2 * GiB, 2 * GiB, 2 * GiB)
+    assert memory.loads == [("patcher", 100 * 8 * 6, True)]
+
+
+def test_a_model_evicted_for_the_decode_does_not_make_the_peak_nothing():
+    allocator = Allocator(18 * GiB)
+    memory = Loading(allocator, evicts=18 * GiB)
+    decoded = decode(image(), Working(allocator), memory=memory, meter=meter_of(allocator))
+    assert decoded.measured == Measured(None, 0, 17 * GiB)
+
+
+def test_a_failed_attempt_is_no_part_of_the_measured_peak():
+    allocator = Allocator()
+    vae = Working(allocator, whole=9 * GiB, tiled=GiB, largest=16 * 16)
+    memory = Loading(allocator)
+    decoded = decode(torch.rand(1, 4, 64, 64), vae, memory=memory, meter=meter_of(allocator))
+    assert decoded.record.tried[0] == "whole: ran out of memory"
+    assert decoded.measured == Measured(None, 0, 9 * GiB), "9 GiB is a bound, not the peak"
+
+
+def test_weights_that_do_not_fit_are_an_attempt_that_ran_out():
+    class Tight(Loading):
+        def load(self, patcher, needed_bytes, *, entirely=False):
+            super().load(patcher, needed_bytes, entirely=entirely)
+            if len(self.loads) == 1:
+                raise OutOfMemory
+
+    allocator = Allocator()
+    decoded = decode(
+        torch.rand(1, 4, 64, 64), Working(allocator), memory=Tight(allocator),
+        meter=meter_of(allocator),
+    )  # fmt: skip
+    assert decoded.record.tried[0] == "whole: ran out of memory"
+    assert decoded.record.plan.kind == "tiled"
+
+
+def test_for_tiles_the_host_is_asked_for_as_much_as_core_asks():
+    vae = Working(Allocator())
+    vae._tile_bounded_shape = lambda shape, x, y, t: (*shape[:-2], min(shape[-2], y), x)
+    memory = Loading(vae.allocator)
+    decode(torch.rand(2, 4, 64, 64), vae, request=MANUAL, memory=memory)
+    del vae._tile_bounded_shape
+    decode(torch.rand(2, 4, 64, 64), vae, request=MANUAL, memory=memory)
+    assert [asked for _, asked, _ in memory.loads] == [100 * 2 * 8 * 8, 100 * 2 * 64 * 64]
+
+
+def test_a_meter_forgets_its_last_block():
+    allocator = Allocator()
+    meter = meter_of(allocator)
+    with meter:
+        allocator.hold(GiB)
+    with meter:
+        assert meter.measured == Measured()
 
 
 def test_wan_is_planned_with_the_factor_its_formula_needs():
     facts = read_facts(Vae(video=True))
-    assert facts.family_module == "builtins"
+    assert facts.family_module == Model.__module__
     plain = cost_of(Vae(), facts, 4).need_bytes(1, None, 10, 10)
     wan = replace(facts, family_module="comfy.ldm.wan.vae")
     assert cost_of(Vae(), wan, 4).need_bytes(1, None, 10, 10) > plain >= 10_000

@@ -104,6 +104,60 @@ def test_a_prediction_that_was_too_low_evicts_and_retries_whole_before_it_tiles(
     ]
 
 
+def test_manual_tiles_that_run_out_evict_and_are_retried_before_they_shrink():
+    device = Device(free=70 * MiB, evictable=400 * MiB, truth=MiB)
+    _, record = climb(device, manual=True, tile_size=256)
+    assert device.attempts == [("tiled", 256), ("tiled", 256)]
+    assert device.evicted == [470 * MiB]
+    assert record.plan.kind == "tiled"
+    assert record.tried == [
+        "tiles of 256 px: ran out of memory",
+        "evicted other models: 400.0 MiB freed",
+        "tiles of 256 px: done",
+    ]
+
+
+def test_automatic_tiles_that_run_out_evict_and_are_retried_before_they_shrink():
+    device = Device(free=20 * MiB, evictable=20 * MiB, truth=MiB)
+    climb(device)
+    (first, again) = device.attempts
+    assert first == again
+    assert first[0] == "tiled"
+    assert device.evictable == 0
+
+
+def test_a_partial_eviction_does_not_stand_in_the_way_of_the_full_one():
+    device = Device(free=40 * MiB, evictable=100 * MiB, truth=30 * MiB)
+    _, record = climb(device)
+    assert device.attempts == [("evict", None), ("evict", None)]
+    assert record.tried == [
+        "evicted other models: 24.0 MiB freed",
+        "whole, after evicting: ran out of memory",
+        "evicted other models: 76.0 MiB freed",
+        "whole, after evicting: done",
+    ]
+
+
+def test_a_cleanup_beforehand_does_not_stand_in_the_way_of_the_full_eviction():
+    device = Device(free=40 * MiB, evictable=100 * MiB, truth=30 * MiB)
+    climb(device, cleanup_before_decode=True)
+    assert device.attempts == [("whole", None), ("evict", None)]
+    assert device.evictable == 0
+
+
+def test_models_that_do_not_go_are_evicted_once_and_then_the_tiles_shrink():
+    class Stubborn(Device):
+        def evict(self, needed_bytes):
+            self.evicted.append(needed_bytes)
+            return 0
+
+    device = Stubborn(free=70 * MiB, evictable=30 * MiB, truth=5 * MiB)
+    climb(device)
+    assert device.attempts[:2] == [("whole", None), ("evict", None)]
+    assert device.attempts[-1][0] == "tiled"
+    assert device.evicted == [100 * MiB]
+
+
 def test_tiles_shrink_until_they_fit_whatever_was_predicted():
     device = Device(free=70 * MiB, truth=5 * MiB)
     _, record = climb(device)

@@ -152,3 +152,9 @@ def test_an_unnamed_picture_is_figured_as_image_kl():
 def test_unified_memory_is_noted():
     got = recommend(DecodeContext(), card(100, unified=True), free(50))
     assert any("shares system memory" in note for note in got.notes)
+
+
+def test_a_card_whose_size_only_the_reading_knows_still_gets_its_profile():
+    card = DeviceInfo("xpu:0", "xpu")
+    advice = recommend(DecodeContext(), card, Reading(total_bytes=8 * GiB, free_bytes=7 * GiB))
+    assert advice.profile == "low_vram"

@@ -207,7 +207,7 @@ def test_missing_requirements_come_with_the_command_that_helps(monkeypatch, tmp_
     with pytest.raises(SetupFailedError) as caught:
         script.check_requirements(python, tmp_path, install=False)
     assert f"-m pip install -r {tmp_path / 'requirements.txt'}" in str(caught.value)
-    assert "--install-requirements" in str(caught.value)
+    assert "without --no-install" in str(caught.value)
 
 
 def test_every_requirement_of_the_pack_is_checked():

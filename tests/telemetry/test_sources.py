@@ -2,6 +2,7 @@
 
 import sys
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -198,10 +199,19 @@ def test_the_cpu_probe_reads_this_machine():
     probe.close()
 
 
+class Times(NamedTuple):
+    user: float
+    idle: float
+    iowait: float
+    guest: float
+
+
 def test_the_load_is_read_at_most_twice_a_second(monkeypatch):
-    clock, loads = StillClock(), iter([10.0, 20.0])
+    """One second of user time in ten, then two; a guest's time is in the user's already."""
+    times = iter([Times(0, 0, 0, 0), Times(1, 8, 1, 1), Times(3, 15, 2, 2)])
+    monkeypatch.setattr(psutil, "cpu_times", lambda: next(times))
+    clock = StillClock()
     probe = CpuProbe(clock)
-    monkeypatch.setattr(psutil, "cpu_percent", lambda: next(loads))
     seen = []
     for clock.now_s in (0.1, 0.5, 0.9, 1.0):
         seen.append(probe.read().utilization_percent)

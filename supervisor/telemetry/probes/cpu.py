@@ -9,7 +9,12 @@ import psutil
 from ...types import DeviceInfo, Reading
 
 if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
     from ...ports import Clock
+
+    CpuTimes: TypeAlias = Any
+    """psutil's named tuple of seconds; its fields differ between systems."""
 
 SLOW_INTERVAL_S: Final = 0.5
 """How old this process's share and the load may be, as with the NVML probe: each costs as much
@@ -28,7 +33,7 @@ class CpuProbe:
         )
         self._resident_bytes = self._process.memory_info().rss
         self._load_percent: float | None = None
-        psutil.cpu_percent()  # the first call only sets the point to measure from
+        self._times = psutil.cpu_times()
         self._slow_read_s = clock.monotonic_s()
 
     @property
@@ -65,4 +70,20 @@ class CpuProbe:
             return
         self._slow_read_s = now_s
         self._resident_bytes = self._process.memory_info().rss
-        self._load_percent = psutil.cpu_percent()
+        before, self._times = self._times, psutil.cpu_times()
+        self._load_percent = load_percent(before, self._times)
+
+
+def load_percent(before: CpuTimes, after: CpuTimes) -> float | None:
+    """Share of the processor time between two readings that was not idle.
+
+    ``psutil.cpu_percent`` remembers its last reading per thread, so a probe that changes
+    threads would read 0. None where no time went by.
+    """
+    spent_s = {name: getattr(after, name) - getattr(before, name) for name in after._fields}
+    # Linux counts a guest's time in the user time as well.
+    total_s = sum(value for name, value in spent_s.items() if not name.startswith("guest"))
+    idle_s = spent_s["idle"] + spent_s.get("iowait", 0.0)
+    if total_s <= 0:
+        return None
+    return round(min(100.0, max(0.0, 100.0 * (1.0 - idle_s / total_s))), 1)

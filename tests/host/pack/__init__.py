@@ -188,11 +188,14 @@ def act(how):
 
 
 class FailingVae(Node):
-    """A VAE whose decoder runs out of memory above a size, or fails, or is interrupted."""
+    """A VAE whose decoder runs out of memory above a size, or fails, or is interrupted.
+
+    With "ask" the user's interrupt comes while it decodes, and it decodes on.
+    """
 
     @classmethod
     def INPUT_TYPES(cls):
-        how = (["out of memory", "broken", "interrupt"],)
+        how = (["out of memory", "out of system memory", "broken", "interrupt", "ask"],)
         largest = ("INT", {"default": 0, "min": 0, "max": 1 << 30})
         return {"required": {"vae": ("VAE",), "how": how, "largest_latent_pixels": largest}}
 
@@ -221,6 +224,11 @@ class FailingDecoder:
                 raise torch.cuda.OutOfMemoryError("out of memory, said by the test")
             if self._how == "broken":
                 raise RuntimeError("broken, said by the test")
+            if self._how == "out of system memory":
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory, said by the test")
+            if self._how == "ask":
+                management.interrupt_current_processing()
+                return self._model.decode(latent, **options)
             raise management.InterruptProcessingException
         return self._model.decode(latent, **options)
 

@@ -1,0 +1,73 @@
+"""ComfyUI's memory manager behind our questions, with a stand-in for the module."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from vram_supervisor.nodes.host.memory import HostMemory
+
+torch = pytest.importorskip("torch")
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+class LoadedModel:
+    """As the host's: its patcher may be gone before the host cleans up."""
+
+    def __init__(self, patcher, device):
+        self.model, self.device = patcher, device
+
+    def model_loaded_memory(self):
+        return self.model.loaded_size()
+
+
+def patcher(size):
+    return SimpleNamespace(model=object(), loaded_size=lambda: size)
+
+
+def host(**names):
+    names = {"current_loaded_models": [], "is_oom": lambda problem: False, **names}
+    return HostMemory(SimpleNamespace(**names))
+
+
+def test_a_loaded_model_whose_patcher_is_gone_counts_nothing_and_breaks_nothing():
+    mine = patcher(10)
+    models = [LoadedModel(None, GPU), LoadedModel(patcher(30), GPU), LoadedModel(mine, GPU)]
+    assert host(current_loaded_models=models).evictable_bytes(GPU, mine) == 30
+
+
+def test_loading_leaves_room_and_asks_for_all_weights_only_where_the_vae_does():
+    calls = []
+    memory = host(load_models_gpu=lambda models, **options: calls.append((models, options)))
+    memory.load("patcher", 7)
+    memory.load("patcher", 8, entirely=True)
+    assert calls == [
+        (["patcher"], {"memory_required": 7}),
+        (["patcher"], {"memory_required": 8, "force_full_load": True}),
+    ]
+
+
+LINUX = "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."  # noqa: E501
+WINDOWS = "DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."
+
+
+@pytest.mark.parametrize(
+    ("sentence", "problem", "device", "oom"),
+    [
+        ("torch on a POSIX CPU", RuntimeError(LINUX), CPU, True),
+        ("torch on a Windows CPU", RuntimeError(WINDOWS), CPU, True),
+        ("Python itself", MemoryError(), CPU, True),
+        ("any other error on a CPU", RuntimeError("shapes differ"), CPU, False),
+        ("the words in an error of another kind", ValueError(WINDOWS), CPU, False),
+        ("system memory while a GPU decodes", RuntimeError(LINUX), GPU, False),
+        ("no device told", RuntimeError(LINUX), None, False),
+    ],
+)  # fmt: skip
+def test_running_out_of_system_memory(sentence, problem, device, oom):
+    assert host().is_oom(problem, device) is oom, sentence
+
+
+def test_what_torchs_cpu_allocator_really_says_is_known():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert host().is_oom(caught.value, CPU)
