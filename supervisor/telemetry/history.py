@@ -40,6 +40,17 @@ MAX_BYTES: Final = 50 * MiB
 REMEMBERED_JOBS: Final = 256
 _SIDE_FILES: Final = ("", "-wal", "-shm")
 
+_UNWRITABLE: Final = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+"""What SQLite and its binding raise for a value they cannot store."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -111,7 +122,7 @@ class SqliteHistory:
             found: list[JobRecord] = []
 
             def read(file: HistoryFile) -> None:
-                found.extend(file.jobs(limit, job_id))
+                found.extend(file.jobs(limit, job_id, self._oldest_s()))
 
             self._attempt(read)
             waiting = reversed(self._unwritten)
@@ -131,9 +142,19 @@ class SqliteHistory:
 
     def _write(self, file: HistoryFile) -> None:
         while self._unwritten:
-            file.add(self._unwritten[0])
+            record = self._unwritten[0]
+            try:
+                file.add(record)
+            except _UNWRITABLE as error:
+                # Left at the head it would keep every later job from the disk.
+                _log.warning(
+                    "The job %r cannot be written and is left out: %s", record.job_id, error
+                )
             self._unwritten.popleft()
-        file.prune(self._clock.time_s() - self._max_age_s, self._max_bytes)
+        file.prune(self._oldest_s(), self._max_bytes)
+
+    def _oldest_s(self) -> float:
+        return self._clock.time_s() - self._max_age_s
 
     def _attempt(self, work: Work) -> None:
         """Do something with the file; a damaged one is replaced once and the work repeated."""
@@ -143,7 +164,8 @@ class SqliteHistory:
             try:
                 work(self._opened())
             except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
+                # Its subclasses are about one statement or the disk, not about the file.
+                if type(error) is not sqlite3.DatabaseError:
                     raise
                 self._replace_damaged(error)
                 work(self._opened())

@@ -75,12 +75,13 @@ class HistoryFile:
             (record.job_id, ended_s, to_json(record)),
         )
 
-    def jobs(self, limit: int, job_id: str | None) -> list[JobRecord]:
-        """Newest first. A row that cannot be read is left out and logged."""
-        query = "SELECT id, record FROM jobs"
-        values: tuple[object, ...] = ()
+    def jobs(self, limit: int, job_id: str | None, oldest_s: float) -> list[JobRecord]:
+        """Newest first, none that ended before ``oldest_s``. A row that cannot be read is left
+        out and logged."""
+        query = "SELECT id, record FROM jobs WHERE ended_s >= ?"
+        values: tuple[object, ...] = (oldest_s,)
         if job_id is not None:
-            query, values = f"{query} WHERE job_id = ?", (job_id,)
+            query, values = f"{query} AND job_id = ?", (oldest_s, job_id)
         rows = self._connection.execute(f"{query} ORDER BY id DESC LIMIT ?", (*values, limit))
         records = (_record(row_id, text) for row_id, text in rows.fetchall())
         return [record for record in records if record is not None]
@@ -91,10 +92,10 @@ class HistoryFile:
         self._connection.execute("DELETE FROM jobs WHERE ended_s < ?", (oldest_s,))
         if self.size_bytes() <= max_bytes:
             return
-        # The log may be all that is too large.
+        # The log, or pages that hold nothing any more, may be all that is too large.
+        while self._live_bytes() > max_bytes and self._forget_oldest(int(max_bytes * SHRINK_TO)):
+            pass
         self._give_back_space()
-        while self.size_bytes() > max_bytes and self._forget_oldest(int(max_bytes * SHRINK_TO)):
-            self._give_back_space()
 
     def size_bytes(self) -> int:
         """What the file and its write-ahead log take on disk."""
@@ -149,10 +150,25 @@ class HistoryFile:
         self._connection.execute("DELETE FROM jobs WHERE id <= ?", cut)
         return True
 
+    def _live_bytes(self) -> int:
+        """What the pages in use take. Unlike the file and its log, which only shrink once no
+        other process reads, this follows every deletion at once."""
+        pages, free, page_bytes = (
+            int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * page_bytes
+
     def _give_back_space(self) -> None:
-        # The pragma frees one page per step, so it must be run to its end.
-        self._connection.execute("PRAGMA incremental_vacuum").fetchall()
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """Shrink the file and empty the log; while another process reads, the next job's
+        record tries again."""
+        # It frees one page per step, and only a script is stepped to its end.
+        self._connection.executescript("PRAGMA incremental_vacuum")
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
 
 
 def _record(row_id: int, text: str) -> JobRecord | None:

@@ -65,5 +65,11 @@ class HistoryWriter:
 
     def _run(self) -> None:
         while (record := self._queue.get()) is not None:
-            self._store.add(record)
+            self._add(record)
         self._store.close()
+
+    def _add(self, record: JobRecord) -> None:
+        try:
+            self._store.add(record)
+        except Exception:  # noqa: BLE001 - one bad record must not end the history
+            _log.exception("The job %r was not written to the history", record.job_id)

@@ -110,6 +110,48 @@ def test_a_file_that_grows_too_large_really_shrinks(open_history, path):
     assert len(kept) >= 5
 
 
+def test_a_reader_in_another_process_costs_no_jobs(open_history, path):
+    """It keeps the log from shrinking; deleting jobs would not help."""
+    history = open_history(max_bytes=400 * KiB)
+    history.add(record("first"))
+    with closing(connect(path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT COUNT(*) FROM jobs").fetchone()
+        for number in range(200):
+            history.add(record(str(number), node_type="x" * 5_000))
+        assert history.problem() is None
+        assert len(history.jobs(1000)) > 20
+    history.add(record("last"))
+    assert sum(each.stat().st_size for each in path.parent.iterdir()) < 600 * KiB
+
+
+def test_jobs_past_their_age_are_not_shown_before_the_next_job_either(open_history, clock):
+    open_history().add(record("old"))
+    clock.now_s += 31 * DAY_S
+    assert ids(open_history().jobs(10)) == []
+
+
+def test_a_job_that_cannot_be_written_does_not_hold_up_the_others(open_history, caplog):
+    history = open_history()
+    history.add(record("\ud800"))
+    history.add(record("after"))
+    assert ids(open_history().jobs(10)) == ["after"]
+    assert "left out" in caplog.text
+
+
+def test_a_statement_that_is_refused_is_no_damage(open_history, path):
+    history = open_history()
+    history.add(record("kept"))
+
+    def refuse(_file):
+        raise sqlite3.IntegrityError("refused by the test")
+
+    history._attempt(refuse)
+    assert "refused by the test" in history.problem()
+    assert ids(open_history().jobs(10)) == ["kept"]
+    assert not list(path.parent.glob("*.corrupt-*"))
+
+
 def test_one_record_larger_than_the_limit_does_not_hang(open_history, path):
     history = open_history(max_bytes=64 * KiB)
     history.add(record("huge", node_type="x" * MiB))
@@ -177,7 +219,7 @@ def test_a_row_that_is_no_record_is_left_out(open_history, path, caplog):
     history = open_history()
     history.add(record("a"))
     with closing(sqlite3.connect(path)) as other:
-        other.execute("INSERT INTO jobs (job_id, ended_s, record) VALUES ('x', 0, '{}')")
+        other.execute("INSERT INTO jobs (job_id, ended_s, record) VALUES ('x', 2e9, '{}')")
         other.commit()
     assert ids(history.jobs(10)) == ["a"]
     assert "is not a job record" in caplog.text

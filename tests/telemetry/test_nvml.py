@@ -311,6 +311,16 @@ def test_a_hanging_query_is_never_shut_down_under(load_nvml, world, tmp_path):
     assert answers[0].used_bytes == 100
 
 
+def test_closing_does_not_wait_for_a_thread_that_hangs(load_nvml, world, caplog):
+    load_nvml(TWO_GPUS)
+    with world.session._lock:
+        closing = threading.Thread(target=world.session.close)
+        closing.start()
+        closing.join(60)
+        assert not closing.is_alive()
+    assert "left open" in caplog.text
+
+
 async def sample_until(probes, enough, on_sample=lambda sample: None):
     """Run the sampler at its busy rate until ``enough(samples)``; gives the samples."""
     samples, changed = [], anyio.Event()

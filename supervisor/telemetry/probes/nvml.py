@@ -35,6 +35,7 @@ _Answer = TypeVar("_Answer")
 DRIVER: Final = "driver"
 
 SLOW_INTERVAL_S: Final = 0.5
+CLOSE_PATIENCE_S: Final = 1.0
 """Utilisation, temperature, power and the process list are asked at most this often."""
 FIRST_RETRY_S: Final = 1.0
 LAST_RETRY_S: Final = 60.0
@@ -103,11 +104,17 @@ class NvmlSession:
             self._ready = False
 
     def close(self) -> None:
-        """Undo our initialisation unless a query is still under way."""
-        with self._lock:
+        """Undo our initialisation unless a query is still under way, or another device's
+        thread hangs in the driver: the process may be ending and must not hang with it."""
+        if not self._lock.acquire(timeout=CLOSE_PATIENCE_S):
+            _log.warning("NVML does not answer and is left open.")
+            return
+        try:
             if self._ready and self._queries == 0:
                 self._shut_down()
                 self._ready = False
+        finally:
+            self._lock.release()
 
     def _initialise(self) -> None:
         pynvml.nvmlInit()
