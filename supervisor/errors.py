@@ -5,7 +5,7 @@ Each message says what happened, what was kept and what to do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,16 +65,38 @@ class ProbeUnavailableError(SupervisorError):
         )
 
 
-class HistoryUnusableError(SupervisorError):
-    """The history file cannot be used; peaks are kept in memory only."""
+class StoreUnusableError(SupervisorError):
+    """A file that this program keeps things in cannot be used; memory stands in for it.
+
+    Attributes:
+        store: what the file is called.
+        kept: what goes on in memory, in words.
+    """
+
+    store: ClassVar[str] = "store"
+    kept: ClassVar[str] = "Work goes on and what is new is kept"
 
     def __init__(self, path: Path, reason: str) -> None:
         self.path = path
         self.reason = reason
         super().__init__(
-            f"The history {path} cannot be used: {reason}. Jobs go on and peaks are kept in "
+            f"The {self.store} {path} cannot be used: {reason}. {self.kept} in "
             "memory until the process ends. Free or repair the path and restart to keep them."
         )
+
+
+class HistoryUnusableError(StoreUnusableError):
+    """The history file cannot be used; peaks are kept in memory only."""
+
+    store = "history"
+    kept = "Jobs go on and peaks are kept"
+
+
+class CalibrationUnusableError(StoreUnusableError):
+    """The calibration store cannot be used; measurements are kept in memory only."""
+
+    store = "calibration store"
+    kept = "Decodes go on and measurements are kept"
 
 
 class NothingFitsError(SupervisorError):
@@ -87,6 +109,28 @@ class NothingFitsError(SupervisorError):
             f"The smallest decode needs {smallest_need_bytes} bytes and the budget is "
             f"{budget_bytes} bytes. The latent was kept. Free memory, raise the budget or "
             "decode on the CPU."
+        )
+
+
+class LatentNotDecodableError(SupervisorError, ValueError):
+    """A latent is empty or absurdly large: no plan can be made for it."""
+
+    def __init__(self, sizes: str, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"A latent of {sizes} cannot be decoded: {problem}. Nothing was allocated or changed. "
+            "Check the sizes of the node that makes the latent."
+        )
+
+
+class MemoryFigureUnusableError(SupervisorError, ValueError):
+    """A figure for memory is not a finite number."""
+
+    def __init__(self, name: str, value: float) -> None:
+        self.name = name
+        super().__init__(
+            f"{name} is {value}, which is no amount of memory. Nothing was planned or changed. "
+            "Give finite bytes, or leave it out where it is unknown."
         )
 
 

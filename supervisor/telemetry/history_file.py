@@ -1,31 +1,18 @@
-"""The history's SQLite file: schema, queries and the limits on age and size.
-
-This layer raises what SQLite raises; ``history`` decides what to do about it.
-"""
+"""The history's SQLite file: schema, queries and the limits on age and size."""
 
 from __future__ import annotations
 
 import logging
-import sqlite3
-from contextlib import closing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from ..errors import HistoryUnusableError
+from ..errors import HistoryUnusableError, StoreUnusableError
+from ..sqlite_file import SHRINK_TO, SqliteFile
 from .record_json import from_json, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-    from typing import TypeAlias
-
     from ..types import JobRecord
 
-    Connect: TypeAlias = Callable[[Path], sqlite3.Connection]
-
 SCHEMA_VERSION: Final = 1
-BUSY_TIMEOUT_S: Final = 5.0
-SHRINK_TO: Final = 0.8
-"""A file that is too large is cut to this share, so that not every job cuts it again."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -41,31 +28,12 @@ CREATE INDEX IF NOT EXISTS jobs_by_ended_s ON jobs (ended_s);
 _log = logging.getLogger(__name__)
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open the file, making it if need be. The caller sees to it that one thread at a time
-    uses the connection."""
-    return sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-    )
+class HistoryFile(SqliteFile):
+    """An open history file."""
 
-
-class HistoryFile:
-    """An open history file. Several processes may hold the same one.
-
-    Raises:
-        HistoryUnusableError: a later version of this program wrote the file.
-        sqlite3.Error: SQLite cannot use it.
-    """
-
-    def __init__(self, path: Path, open_connection: Connect = connect) -> None:
-        self.path = path
-        self._connection = open_connection(path)
-        try:
-            self._prepare()
-            self._identity = _identity(path)
-        except BaseException:
-            self._connection.close()
-            raise
+    schema = _SCHEMA
+    schema_version = SCHEMA_VERSION
+    unusable: ClassVar[type[StoreUnusableError]] = HistoryUnusableError
 
     def add(self, record: JobRecord) -> None:
         """Write one job."""
@@ -93,45 +61,9 @@ class HistoryFile:
         if self.size_bytes() <= max_bytes:
             return
         # The log, or pages that hold nothing any more, may be all that is too large.
-        while self._live_bytes() > max_bytes and self._forget_oldest(int(max_bytes * SHRINK_TO)):
+        while self.live_bytes() > max_bytes and self._forget_oldest(int(max_bytes * SHRINK_TO)):
             pass
-        self._give_back_space()
-
-    def size_bytes(self) -> int:
-        """What the file and its write-ahead log take on disk."""
-        log = self.path.with_name(self.path.name + "-wal")
-        return sum(each.stat().st_size for each in (self.path, log) if each.exists())
-
-    def is_in_place(self) -> bool:
-        """Whether the path still leads to the file that was opened: another process may
-        have set it aside and begun a new one."""
-        return _identity(self.path) == self._identity
-
-    def close(self) -> None:
-        """Write everything into the file itself and let go of it."""
-        self._connection.close()
-
-    def _prepare(self) -> None:
-        run = self._connection.execute
-        # First, for a later version's file is not to be touched in any way.
-        version = int(run("PRAGMA user_version").fetchone()[0])
-        if version > SCHEMA_VERSION:
-            raise HistoryUnusableError(
-                self.path, f"it was written by a later version (schema {version})"
-            )
-        # Only takes effect before the first table, and is what lets the file shrink later.
-        run("PRAGMA auto_vacuum = INCREMENTAL")
-        run("PRAGMA journal_mode = WAL")
-        run("PRAGMA synchronous = NORMAL")
-        with closing(run("PRAGMA quick_check(1)")) as check:
-            verdict = str(check.fetchone()[0])
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-        if version < SCHEMA_VERSION:
-            # Two processes may get here at once: every statement may be repeated.
-            self._connection.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
+        self.give_back_space()
 
     def _forget_oldest(self, keep_bytes: int) -> bool:
         """Delete the oldest jobs beyond ``keep_bytes`` of records; False if none was left."""
@@ -150,26 +82,6 @@ class HistoryFile:
         self._connection.execute("DELETE FROM jobs WHERE id <= ?", cut)
         return True
 
-    def _live_bytes(self) -> int:
-        """What the pages in use take. Unlike the file and its log, which only shrink once no
-        other process reads, this follows every deletion at once."""
-        pages, free, page_bytes = (
-            int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        return (pages - free) * page_bytes
-
-    def _give_back_space(self) -> None:
-        """Shrink the file and empty the log; while another process reads, the next job's
-        record tries again."""
-        # It frees one page per step, and only a script is stepped to its end.
-        self._connection.executescript("PRAGMA incremental_vacuum")
-        self._connection.execute("PRAGMA busy_timeout = 0")
-        try:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        finally:
-            self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
-
 
 def _record(row_id: int, text: str) -> JobRecord | None:
     try:
@@ -177,11 +89,3 @@ def _record(row_id: int, text: str) -> JobRecord | None:
     except (ValueError, TypeError, KeyError, AttributeError):
         _log.warning("Row %s of the history is not a job record and is left out.", row_id)
         return None
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -9,8 +9,9 @@ from contextlib import closing
 import pytest
 from support.clock import EPOCH_S, StillClock
 
+from vram_supervisor.supervisor.sqlite_file import connect
 from vram_supervisor.supervisor.telemetry.history import DAY_S, MemoryHistory, SqliteHistory
-from vram_supervisor.supervisor.telemetry.history_file import SCHEMA_VERSION, connect
+from vram_supervisor.supervisor.telemetry.history_file import SCHEMA_VERSION
 from vram_supervisor.supervisor.telemetry.record_json import from_json, to_json
 from vram_supervisor.supervisor.types import JobRecord, NodeRecord, Peak
 from vram_supervisor.supervisor.units import KiB, MiB
@@ -146,7 +147,7 @@ def test_a_statement_that_is_refused_is_no_damage(open_history, path):
     def refuse(_file):
         raise sqlite3.IntegrityError("refused by the test")
 
-    history._attempt(refuse)
+    history._guard.attempt(refuse)
     assert "refused by the test" in history.problem()
     assert ids(open_history().jobs(10)) == ["kept"]
     assert not list(path.parent.glob("*.corrupt-*"))
@@ -209,7 +210,7 @@ def test_a_new_file_begun_by_another_process_is_not_set_aside(open_history, path
     for side_file in path.parent.glob("history.sqlite-*"):
         side_file.unlink()
     theirs.add(record("theirs"))
-    mine._replace_damaged(sqlite3.DatabaseError("database disk image is malformed"))
+    mine._guard.replace_damaged(sqlite3.DatabaseError("database disk image is malformed"))
     mine.add(record("mine"))
     assert ids(theirs.jobs(10)) == ["mine", "theirs"]
     assert corrupt_files(path) == ["history.sqlite.corrupt-by-them"]
