@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 DeviceKind: TypeAlias = Literal["cuda", "hip", "xpu", "mps", "cpu"]
 JobStatus: TypeAlias = Literal["running", "success", "error", "interrupted"]
 EventKind: TypeAlias = Literal["telemetry", "job"]
+PlanKind: TypeAlias = Literal["whole", "evict", "tiled", "streamed", "cpu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class DeviceInfo:
         total_bytes: memory the device has, for ``cpu`` the system RAM.
         capability: compute capability such as ``"9.0"``, CUDA only.
         unified: the GPU shares system RAM (GB10, Apple), so free memory is the RAM's.
+        driver: version of the driver, ``"580.95.05"``.
     """
 
     key: str
@@ -30,6 +32,7 @@ class DeviceInfo:
     total_bytes: int | None = None
     capability: str | None = None
     unified: bool = False
+    driver: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +177,19 @@ class Plan:
     Attributes:
         kind: whole; evict (whole after freeing memory); tiled; streamed (through time); cpu.
         tiles: how many pieces are decoded.
-        predicted_peak_bytes: predicted device memory the decode adds to what is held before.
+        predicted_peak_bytes: predicted memory the decode adds to what is held before, on the
+            device (for ``cpu``: in the system).
         reason: one line for the report.
+        fits: that much is there, or can be made; for ``cpu``: known to be there.
+        predicted_seconds: with eviction and reload; None where no times are known.
+        tile_width: pixels, overlap included, where tiles need not be square; ``tile_size`` is
+            then the longer edge.
+        tile_height: likewise.
+        batch: items decoded together where the latent has several, else None.
+        evict_bytes: what must be evicted first.
     """
 
-    kind: Literal["whole", "evict", "tiled", "streamed", "cpu"]
+    kind: PlanKind
     tiles: int
     reason: str
     predicted_peak_bytes: int
@@ -189,3 +200,8 @@ class Plan:
     temporal_size: int | None = None
     temporal_overlap: int | None = None
     warnings: tuple[str, ...] = field(default=())
+    predicted_seconds: float | None = None
+    tile_width: int | None = None
+    tile_height: int | None = None
+    batch: int | None = None
+    evict_bytes: int = 0

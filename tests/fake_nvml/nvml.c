@@ -104,6 +104,10 @@ const char *nvmlErrorString(int code) {
          : code == 6 ? "Not Found" : code == 1 ? "Uninitialized" : "Unknown Error";
 }
 
+int nvmlSystemGetDriverVersion(char *text, unsigned length) {
+    ENTER(NULL); snprintf(text, length, "580.95.05"); return 0;
+}
+
 int nvmlDeviceGetCount_v2(unsigned *count) {
     ENTER(NULL); *count = 0;
     for (int i = 0; i < n_devices; i++) *count += !*devices[i].parent;

@@ -17,6 +17,7 @@ from vram_supervisor.supervisor.telemetry.probes.nvml import (
     NvmlDevice,
     NvmlSession,
     describe,
+    driver_version,
     list_gpus,
 )
 from vram_supervisor.supervisor.telemetry.probes.process_names import ProcessNames
@@ -91,6 +92,16 @@ def test_a_device_is_found_by_uuid_whatever_its_place(load_nvml, world):
     assert list_gpus(world.session) == (Gpu("GPU-aaaa"), Gpu("GPU-bbbb"))
     info = describe(world.session, "GPU-bbbb")
     assert (info.name, info.total_bytes, info.capability) == ("Beta", 2000000000, "9.0")
+
+
+def test_the_drivers_version_is_told(load_nvml, world):
+    load_nvml(TWO_GPUS)
+    assert driver_version(world.session) == "580.95.05"
+
+
+def test_a_driver_that_does_not_tell_its_version_is_none(load_nvml, world):
+    load_nvml(f"{TWO_GPUS}error nvmlSystemGetDriverVersion 999 0 0\n")
+    assert driver_version(world.session) is None
 
 
 def test_a_device_that_does_not_exist_says_so(load_nvml, world):

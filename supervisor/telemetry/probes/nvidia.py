@@ -35,6 +35,7 @@ class Nvml:
     session: NvmlSession | None
     gpus: tuple[Gpu, ...] = ()
     problem: str = ""
+    driver: str | None = None
 
     def source(self, uuid: str | None) -> DriverSource:
         """The figures of a device; a source without any where it cannot be asked."""
@@ -50,12 +51,13 @@ class Nvml:
 def find_nvml(clock: Clock) -> Nvml:
     """Load the library and list the GPUs."""
     try:
-        from .nvml import NvmlSession, list_gpus  # noqa: PLC0415 - the binding may be missing
+        from .nvml import NvmlSession, driver_version, list_gpus  # noqa: PLC0415 - the binding may be missing
     except ImportError:
         return Nvml(clock, None, problem="nvidia-ml-py is not installed")
     session = NvmlSession()
     try:
-        return Nvml(clock, session, list_gpus(session))
+        gpus = list_gpus(session)
+        return Nvml(clock, session, gpus, driver=driver_version(session))
     except ProbeUnavailableError as error:
         # The session is kept: a driver that is being reset may answer later.
         return Nvml(clock, session, problem=error.reason)
@@ -94,7 +96,13 @@ def monitor_only_probes(nvml: Nvml) -> list[Probe]:
     for number, uuid in enumerate(visible_uuids(os.environ.get(VISIBLE), nvml.gpus)):
         info = describe(nvml.session, uuid)
         device = DeviceInfo(
-            f"nvml:{number}", "cuda", info.name, uuid, info.total_bytes, info.capability
+            f"nvml:{number}",
+            "cuda",
+            info.name,
+            uuid,
+            info.total_bytes,
+            info.capability,
+            driver=nvml.driver,
         )
         probes.append(AcceleratorProbe(device, nvml.source(uuid)))
     return probes
@@ -120,6 +128,7 @@ def _cuda_probe(
         total_bytes=device.total_bytes,
         capability=device.capability,
         unified=device.integrated,
+        driver=nvml.driver,
     )
     has_context = None if driver is None else partial(driver.has_context, device.index)
     runtime = RuntimeMemory("cuda", device.index, has_context)

@@ -153,6 +153,16 @@ def list_gpus(session: NvmlSession) -> tuple[Gpu, ...]:
         raise ProbeUnavailableError("NVML", str(error)) from error
 
 
+def driver_version(session: NvmlSession) -> str | None:
+    """The driver's version as NVML tells it, None where it does not."""
+    try:
+        with session.query():
+            return _or_none(lambda: str(pynvml.nvmlSystemGetDriverVersion()))
+    except pynvml.NVMLError as error:
+        _log.info("NVML does not tell the driver's version: %s", error)
+        return None
+
+
 def describe(session: NvmlSession, uuid: str) -> NvmlInfo:
     """Name, memory and compute capability of a device; None for what it does not tell."""
     try:
