@@ -7,9 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from ..errors import NothingFitsError
-from ..planning.live_bytes import TensorSpec, dry_run_peak
+from ..planning.dry_run import TensorSpec, dry_run_peak
 from ..planning.planner import plan_decode, smallest_need_bytes
-from ..planning.types import DecodeShape, PlanRequest
+from ..planning.types import Abilities, DecodeShape, PlanRequest, Room
 from ..types import Plan
 from ..units import format_bytes
 from .executor import StreamedDecoder, Watch, allocate_frames, decode_tile, decode_whole
@@ -77,14 +77,16 @@ def plan_streamed(
         reason = f"whole: needs {format_bytes(whole)} of {format_bytes(budget_bytes)}"
         return StreamedPlan(Plan("whole", 1, reason, whole, fits=True), whole)
     shape = _shape(decoder, cost.latent)
-    overlap_px = 2 * decoder.halo * decoder.spatial_scale
-    plan = plan_decode(
-        shape, cost, budget_bytes, request, temporal_tiling=False, least_overlap_px=overlap_px
+    abilities = Abilities(
+        square_tiles=False,
+        carves_time=False,
+        exact_tiles=True,
+        least_overlap_px=2 * decoder.halo * decoder.spatial_scale,
+        batches=False,
     )
+    plan = plan_decode(shape, cost, Room(budget_bytes), request, abilities)
     if not plan.fits:
-        smallest = smallest_need_bytes(
-            shape, cost, request, temporal_tiling=False, least_overlap_px=overlap_px
-        )
+        smallest = smallest_need_bytes(shape, cost, request, abilities)
         raise NothingFitsError(budget_bytes, smallest)
     need = max(_tile_needs(decoder, cost, plan))
     streamed = replace(plan, kind="streamed", predicted_peak_bytes=need)
@@ -99,7 +101,8 @@ def _tile_needs(decoder: StreamedDecoder, cost: StreamedCost, plan: Plan) -> Ite
 
 
 def _explained(plan: Plan, whole_bytes: int, budget_bytes: int) -> Plan:
-    tiles = "1 tile" if plan.tiles == 1 else f"{plan.tiles} tiles of {plan.tile_size} px"
+    size = f"{plan.tile_width} x {plan.tile_height} px"
+    tiles = "1 tile" if plan.tiles == 1 else f"{plan.tiles} tiles of {size}"
     reason = (
         f"{tiles} streamed through time: {format_bytes(plan.predicted_peak_bytes)}; whole needs "
         f"{format_bytes(whole_bytes)} of {format_bytes(budget_bytes)}"

@@ -24,7 +24,7 @@ from ..errors import (
     DecodeInterruptedError,
     NothingFitsError,
 )
-from ..planning.live_bytes import TensorSpec
+from ..planning.dry_run import TensorSpec
 from ..planning.recommend import free_for_us_bytes
 from ..planning.types import PlanRequest
 from ..telemetry.allocator import TorchCounter

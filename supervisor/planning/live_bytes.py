@@ -6,30 +6,25 @@ it is the dry run: the same figure before anything is allocated.
 
 from __future__ import annotations
 
-import copy
 import weakref
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
+    from torch._ops import OpOverload as Operation
 
+_COMPOSITE: Final = torch._C.DispatchKey.CompositeImplicitAutograd  # pyright: ignore[reportPrivateUsage]
+_has_kernel: Final = torch._C._dispatch_has_kernel_for_dispatch_key  # pyright: ignore[reportPrivateUsage]
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """Shape, dtype and device of an input that a dry run makes up."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype = torch.float32
-    device: str = "cpu"
+_composite: dict[object, bool] = {}
+"""Which operations are made of others; asked once each, for the answer is slow."""
 
 
 class LiveBytes(TorchDispatchMode):
@@ -37,10 +32,12 @@ class LiveBytes(TorchDispatchMode):
 
     A storage counts once however many views it has, from the operation that made it until
     the last tensor on it is gone. Tensors made before the mode was entered never count.
+    Operations made of others are taken apart, so that what they hold in between counts too.
 
     Attributes:
         live_bytes: bytes alive now.
         peak_bytes: the most that was alive at once.
+        operations: how many operations ran.
     """
 
     def __init__(self, device_type: str | None = None, ignore: Iterable[Tensor] = ()) -> None:
@@ -48,8 +45,9 @@ class LiveBytes(TorchDispatchMode):
         super().__init__()
         self.live_bytes = 0
         self.peak_bytes = 0
+        self.operations = 0
         self._device_type = device_type
-        self._live: dict[int, int] = {}
+        self._live: dict[int, tuple[int, object]] = {}
         # Kept alive, so that their addresses cannot be handed to new storages.
         self._ignored = [tensor.untyped_storage() for tensor in ignore]
         self._ignored_ids = {_key(storage) for storage in self._ignored}
@@ -57,79 +55,87 @@ class LiveBytes(TorchDispatchMode):
     @override
     def __torch_dispatch__(
         self,
-        func: Callable[..., Any],
+        func: Any,
         types: Sequence[type],
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Run the operation and count the storages of its results."""
-        given = self._storage_ids((args, kwargs))
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self._count(leaf, given)
+        return self.run(func, args, kwargs or {})
+
+    def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """Run one operation; what a subclass overrides to see more of it."""
+        if is_composite(func):
+            with self:
+                # Not ``decompose``: that prefers Python's own, which are made for tracing and
+                # hold more than the kernels do (interpolation).
+                return func._op_dk(_COMPOSITE, *args, **kwargs)  # pyright: ignore[reportPrivateUsage]
+        self.operations += 1
+        result = func(*args, **kwargs)
+        self.count(result, (args, kwargs))
         return result
 
-    def _storage_ids(self, tree: object) -> set[int]:
-        """Storages an operation was given: results on them are views or in place."""
-        leaves = tree_leaves(tree)
-        return {_key(t.untyped_storage()) for t in leaves if isinstance(t, torch.Tensor)}
-
-    def _count(self, tensor: Tensor, given: set[int]) -> None:
-        storage = tensor.untyped_storage()
-        key = _key(storage)
-        if key in self._live or key in given or key in self._ignored_ids:
+    def count(self, result: object, given: object) -> None:
+        """Count the storages of ``result`` that are neither known nor among ``given``."""
+        fresh = [t for t in _tensors(result) if self._is_new(t)]
+        if not fresh:
             return
-        if self._device_type is not None and tensor.device.type != self._device_type:
-            return
-        size_bytes = storage.nbytes()
-        self._live[key] = size_bytes
-        self.live_bytes += size_bytes
+        before = {_key(t.untyped_storage()) for t in tree_leaves(given) if _is_tensor(t)}
+        for tensor in fresh:
+            if _key(tensor.untyped_storage()) not in before:
+                self._add(tensor.untyped_storage())
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
-        # The finalizer must not keep the mode alive, nor be run at exit.
-        weakref.finalize(storage, _forget, weakref.ref(self), key).atexit = False
+
+    def is_ignored(self, tensor: Tensor) -> bool:
+        """Whether a tensor lies on a storage that was passed as ``ignore``."""
+        return _key(tensor.untyped_storage()) in self._ignored_ids
+
+    def _is_new(self, tensor: Tensor) -> bool:
+        key = _key(tensor.untyped_storage())
+        if key in self._live or key in self._ignored_ids:
+            return False
+        return self._device_type is None or tensor.device.type == self._device_type
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size_bytes = _key(storage), storage.nbytes()
+        if key in self._live:  # two results of one operation on one storage
+            return
+        counter = weakref.ref(self)
+
+        def gone(_reference: object) -> None:
+            # The reference must not keep the mode alive.
+            mode = counter()
+            if mode is not None:
+                mode._drop(key)
+
+        self._live[key] = (size_bytes, weakref.ref(storage, gone))
+        self.live_bytes += size_bytes
 
     def _drop(self, key: int) -> None:
-        self.live_bytes -= self._live.pop(key, 0)
+        size_bytes, _ = self._live.pop(key, (0, None))
+        self.live_bytes -= size_bytes
+
+
+def is_composite(func: Operation) -> bool:
+    """Whether torch runs an operation by running others (convolution layers, attention)."""
+    known = _composite.get(func)
+    if known is None:
+        # TorchScript's own (prim::device) are not in the dispatcher, which then throws.
+        known = func.namespace != "prim" and _has_kernel(func.name(), _COMPOSITE)
+        _composite[func] = known
+    return known
+
+
+def _tensors(result: object) -> list[Tensor]:
+    if isinstance(result, torch.Tensor):
+        return [result]
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+
+
+def _is_tensor(leaf: object) -> bool:
+    return isinstance(leaf, torch.Tensor)
 
 
 def _key(storage: torch.UntypedStorage) -> int:
     """The address of the storage itself; that of its data is 0 for fakes."""
     return storage._cdata  # pyright: ignore[reportPrivateUsage]
-
-
-def _forget(mode: weakref.ref[LiveBytes], key: int) -> None:
-    counter = mode()
-    if counter is not None:
-        counter._drop(key)  # pyright: ignore[reportPrivateUsage]
-
-
-def dry_run_peak(module: nn.Module, run: Callable[..., object], *inputs: TensorSpec) -> int:
-    """Peak bytes of the tensors that ``run(module, *inputs)`` makes, allocating none of them.
-
-    Args:
-        module: the live module; a copy with fake parameters stands in for it.
-        run: what to dry-run, called with that copy and fake inputs.
-        inputs: the inputs, which do not count: the caller holds them anyway.
-
-    Returns:
-        What ``LiveBytes`` would measure for the real call on the inputs' device. Parameters
-        and buffers do not count. Kernel workspace is not in it.
-    """
-    fake = FakeTensorMode()
-    stand_in = fake_copy(module, fake)
-    with fake, torch.inference_mode():
-        tensors = [torch.empty(i.shape, dtype=i.dtype, device=i.device) for i in inputs]
-        held = [*tensors, *stand_in.parameters(), *stand_in.buffers()]
-        device = inputs[0].device.partition(":")[0] if inputs else None
-        with LiveBytes(device, ignore=held) as counter:
-            result = run(stand_in, *tensors)
-            del result
-    return counter.peak_bytes
-
-
-def fake_copy(module: nn.Module, fake: FakeTensorMode) -> nn.Module:
-    """A copy of ``module`` whose parameters and buffers are fakes; no weight is copied."""
-    held = (*module.parameters(), *module.buffers())
-    memo: dict[int, object] = {id(tensor): fake.from_tensor(tensor) for tensor in held}
-    return copy.deepcopy(module, memo)

@@ -45,6 +45,17 @@ def test_a_plans_pixels_become_latents():
     assert [tile.context for tile in tiles] == [Rect(0, 16, 0, 25), Rect(0, 16, 15, 40)]
 
 
+def test_a_rectangular_plan_cuts_each_axis_by_its_own_size():
+    plan = Plan(
+        "streamed", 3, "", 0, fits=True, tile_size=224, overlap=32, tile_height=128, tile_width=224
+    )
+    tiles = tiles_of(plan, 16, 68, 8)
+    assert [tile.owned for tile in tiles] == [
+        Rect(0, 16, 0, 24), Rect(0, 16, 24, 46), Rect(0, 16, 46, 68),
+    ]  # fmt: skip
+    assert max(tile.context.width for tile in tiles) <= 224 // 8
+
+
 @pytest.mark.parametrize(
     ("sentence", "owned", "first", "second"),
     [

@@ -8,11 +8,8 @@ from vram_supervisor.supervisor.embedded.decoder import (  # noqa: E402
     DecoderConfig,
     RmsNorm,
 )
-from vram_supervisor.supervisor.planning.live_bytes import (  # noqa: E402
-    LiveBytes,
-    TensorSpec,
-    dry_run_peak,
-)
+from vram_supervisor.supervisor.planning.dry_run import TensorSpec, dry_run_peak  # noqa: E402
+from vram_supervisor.supervisor.planning.live_bytes import LiveBytes  # noqa: E402
 
 # Streaming a chunk at a time asks the CPU for other kernels than decoding at once does (its
 # choice depends on the number of frames), so equality holds to rounding, not to the bit.

@@ -1,0 +1,38 @@
+import pytest
+
+from vram_supervisor.supervisor.planning.allocator import CAPACITY_RATIO, usable_bytes
+from vram_supervisor.supervisor.planning.trace import Step, Trace
+from vram_supervisor.supervisor.planning.workspace import (
+    CUDNN_LAYOUT,
+    NO_WORKSPACE,
+    workspace_of,
+)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "allocator", "usable"),
+    [
+        ("the native allocator wastes some of what it holds", "native", 1000),
+        ("expandable segments fill it all", "expandable", 1200),
+        ("and so does the driver's own pool", "cudaMallocAsync", 1200),
+        ("system memory has no such limit", "cpu", 1200),
+        ("an allocator nobody measured is taken for the worst", "somebody's", 1000),
+        ("and so is an unknown one", None, 1000),
+    ],
+)
+def test_what_live_tensors_can_fill(sentence, allocator, usable):
+    assert usable_bytes(1200, allocator) == usable
+
+
+@pytest.mark.parametrize("allocator", [*CAPACITY_RATIO, None])
+def test_never_more_than_is_free_and_never_negative(allocator):
+    assert usable_bytes(10_000, allocator) <= 10_000
+    assert usable_bytes(-5, allocator) == 0
+
+
+def test_only_the_cpu_takes_no_workspace_from_torch():
+    trace = Trace(100, (Step(100), Step(80, "conv2d", 30, 20, 10)), 2, 0.0)
+    assert workspace_of("cpu") is NO_WORKSPACE
+    assert workspace_of("cuda") is workspace_of("xpu") is CUDNN_LAYOUT
+    assert NO_WORKSPACE.peak_bytes(trace) == 100
+    assert CUDNN_LAYOUT.peak_bytes(trace) == 140
