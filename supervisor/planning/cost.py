@@ -1,21 +1,20 @@
-"""First cost estimates: bytes per decoded pixel, from measurements and dry runs.
-
-The figures are for half precision and include the decoded output and kernel workspace.
-A later calibration replaces them by what this machine measured; until then a family whose
-figures no measurement confirms says so in ``source`` and ``measured``.
-"""
+"""Cost models that need no model loaded: a family's table of dry runs, and scaled formulas."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from .calibration import DEFAULT_POLICY
 from .types import DecodeShape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..types import DecodeContext
+    from .time_model import TimeModel
 
 Growth: TypeAlias = Literal["none", "flat", "linear"]
 """With time: only the output grows; the need is flat after a few frames; it is linear."""
@@ -25,15 +24,20 @@ Growth: TypeAlias = Literal["none", "flat", "linear"]
 class FamilyCost:
     """What one VAE family needs, as a CostModel over latent sizes.
 
+    Between the dry runs of the table the need is interpolated, which for the largest of
+    several steps that grow in proportion errs upwards; beyond its ends it goes on straight.
+
     Attributes:
-        pixel_bytes: bytes per output pixel that do not depend on the number of frames.
-        pixel_frame_bytes: bytes per output pixel and frame, the output included.
-        still_pixel_bytes: bytes per output pixel of a single frame, where that is cheaper.
-        burst_pixel_frame_bytes: bytes per pixel and frame of pieces so small that the
-            decoder does not cut them itself, up to ``burst_bytes``.
-        fixed_bytes: needed at any size.
-        measured: whether a measured decode stands behind the figures.
-        source: where they come from, for the notes.
+        areas: latent height times width of the table's columns, growing.
+        frames: latent frames of its rows, growing; one row, (1,), for images.
+        base_bytes: tensors and workspace by dry run, one row for each of ``frames``.
+        ratio: the largest measured over base, with a margin.
+        small_bytes: always added, for the allocator's granularity.
+        time: how long decodes take; measured on one kind of GPU, so a first guess elsewhere.
+        measured: whether a measured decode stands behind ``ratio``.
+        source: where the figures come from, for the notes.
+        architectures: hashes of the decoders this is for.
+        other_versions: further decoders of the family; the hungriest at a size counts.
     """
 
     family: str
@@ -42,25 +46,29 @@ class FamilyCost:
     spatial_scale: int
     temporal_scale: int
     growth: Growth
-    source: str
+    video: bool
+    areas: tuple[int, ...]
+    frames: tuple[int, ...]
+    base_bytes: tuple[tuple[int, ...], ...]
+    ratio: float
     measured: bool
-    video: bool = True
-    pixel_bytes: float = 0.0
-    pixel_frame_bytes: float = 0.0
-    still_pixel_bytes: float | None = None
-    burst_pixel_frame_bytes: float = 0.0
-    burst_bytes: int = 0
-    fixed_bytes: int = 0
+    source: str
+    time: TimeModel
+    architectures: tuple[str, ...] = ()
+    small_bytes: int = DEFAULT_POLICY.small_bytes
+    other_versions: tuple[FamilyCost, ...] = ()
 
     def need_bytes(self, batch: int, frames: int | None, height: int, width: int) -> int:
         """Predicted peak of decoding this latent at once, in bytes."""
-        pixels = batch * height * width * self.spatial_scale**2
-        decoded = 1 if frames is None else 1 + (frames - 1) * self.temporal_scale
-        if decoded == 1 and self.still_pixel_bytes is not None:
-            return int(self.fixed_bytes + pixels * self.still_pixel_bytes)
-        steady = pixels * (self.pixel_bytes + self.pixel_frame_bytes * decoded)
-        burst = min(self.burst_bytes, pixels * decoded * self.burst_pixel_frame_bytes)
-        return int(self.fixed_bytes + max(steady, burst))
+        return ceil(self.base_at(batch, frames, height, width) * self.ratio) + self.small_bytes
+
+    def base_at(self, batch: int, frames: int | None, height: int, width: int) -> int:
+        """What a dry run would say: tensors and workspace, in bytes."""
+        area = height * width
+        rows = [_on_line(self.areas, row, area) for row in self.base_bytes]
+        own = ceil(batch * _on_line(self.frames, rows, frames or 1))
+        others = (each.base_at(batch, frames, height, width) for each in self.other_versions)
+        return max(own, *others) if self.other_versions else own
 
     def shape_for(self, context: DecodeContext) -> DecodeShape | None:
         """The latent that decodes to the context's size; None while the size is unknown."""
@@ -72,6 +80,17 @@ class FamilyCost:
             return DecodeShape(1, self.channels, None, height, width, scale, 1)
         frames = 1 + -(-((context.frames or 1) - 1) // self.temporal_scale)
         return DecodeShape(1, self.channels, frames, height, width, scale, self.temporal_scale)
+
+
+def _on_line(places: Sequence[int], values: Sequence[float], place: int) -> float:
+    """The value at ``place``: straight between its neighbours, straight on beyond the last
+    one; before the first one, the first, for the need never grows with less to decode."""
+    if place <= places[0] or len(places) == 1:
+        return values[0]
+    right = min(bisect_left(places, place), len(places) - 1)
+    low, high = places[right - 1], places[right]
+    slope = (values[right] - values[right - 1]) / (high - low)
+    return values[right - 1] + slope * (place - low)
 
 
 @dataclass(frozen=True, slots=True)

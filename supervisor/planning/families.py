@@ -1,163 +1,127 @@
-"""The VAE families the probe endpoint and the recommendations know by name.
+"""The VAE families known by name, and the decoders known by their architecture.
 
-Every figure is an upper fit in bf16. Where no real decode was measured, the host's decoder
-was dry-run on fake tensors (which gives the tensors' peak exactly) and the result multiplied
-by the highest ratio of measured to dry-run peak seen for that family.
+``families.json`` is written by ``scripts/calibrate.py``: dry runs of ComfyUI's decoders over a
+grid of sizes in 16-bit, and the ratios of measured to predicted bytes on a CUDA GPU.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from ..units import GiB
-from .cost import FamilyCost
+from ..units import format_bytes
+from .cost import FamilyCost, Growth
+from .objective import NOMINAL
 
-_MEASURED: Final = "measured on an H200 in bf16"
-_DRY_RUN: Final = "dry run of ComfyUI's decoder in bf16 times the measured workspace ratio"
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-_ALL: Final = (
-    FamilyCost(
-        family="kl",
-        title="image KL",
-        channels=4,
-        spatial_scale=8,
-        temporal_scale=1,
-        video=False,
-        growth="none",
-        pixel_bytes=2202,
-        measured=True,
-        source=f"{_MEASURED}, 4096x4096 peaks at 34.4 GiB; exact in height times width",
-    ),
-    FamilyCost(
-        family="flux2",
-        title="Flux 2",
-        channels=128,
-        spatial_scale=16,
-        temporal_scale=1,
-        video=False,
-        growth="none",
-        pixel_bytes=2205,
-        measured=False,
-        source=f"{_DRY_RUN} of image KL (1.70), whose decoder it shares",
-    ),
-    FamilyCost(
-        family="wan2.1",
-        title="Wan 2.1",
-        channels=16,
-        spatial_scale=8,
-        temporal_scale=4,
-        growth="none",
-        pixel_bytes=7920,
-        pixel_frame_bytes=10.2,
-        still_pixel_bytes=1211,
-        measured=True,
-        source=f"{_MEASURED}, 1280x720x81 peaks at 7.5 GiB and 832x480x33 at 3.0 GiB",
-    ),
-    FamilyCost(
-        family="wan2.2",
-        title="Wan 2.2",
-        channels=48,
-        spatial_scale=16,
-        temporal_scale=4,
-        growth="none",
-        pixel_bytes=9820,
-        pixel_frame_bytes=7.8,
-        still_pixel_bytes=2892,
-        measured=False,
-        source=f"{_DRY_RUN} (1.28)",
-    ),
-    FamilyCost(
-        family="hunyuan",
-        title="Hunyuan video",
-        channels=16,
-        spatial_scale=8,
-        temporal_scale=4,
-        growth="flat",
-        pixel_bytes=32280,
-        pixel_frame_bytes=14.3,
-        still_pixel_bytes=3830,
-        burst_pixel_frame_bytes=1340,
-        burst_bytes=int(18.3 * GiB),
-        measured=True,
-        source=f"{_MEASURED}, 1280x720x65 peaks at 28.5 GiB; long clips in small tiles by dry run",
-    ),
-    FamilyCost(
-        family="hunyuan1.5",
-        title="Hunyuan video 1.5",
-        channels=32,
-        spatial_scale=16,
-        temporal_scale=4,
-        growth="flat",
-        pixel_bytes=18950,
-        pixel_frame_bytes=10.1,
-        still_pixel_bytes=1628,
-        measured=False,
-        source=f"{_DRY_RUN} (1.26)",
-    ),
-    FamilyCost(
-        family="ltx",
-        title="LTX",
-        channels=128,
-        spatial_scale=32,
-        temporal_scale=8,
-        growth="linear",
-        pixel_frame_bytes=77,
-        still_pixel_bytes=215,
-        burst_pixel_frame_bytes=160,
-        burst_bytes=int(8.5 * GiB),
-        measured=True,
-        source=f"{_MEASURED}, 1280x768x121 peaks at 8.5 GiB; stepped, its own chunks count",
-    ),
-    FamilyCost(
-        family="mochi",
-        title="Mochi",
-        channels=12,
-        spatial_scale=8,
-        temporal_scale=6,
-        growth="linear",
-        pixel_bytes=1380,
-        pixel_frame_bytes=2065,
-        measured=False,
-        source=f"{_DRY_RUN} (1.34)",
-    ),
-    FamilyCost(
-        family="cosmos",
-        title="Cosmos",
-        channels=16,
-        spatial_scale=8,
-        temporal_scale=8,
-        growth="linear",
-        pixel_bytes=1200,
-        pixel_frame_bytes=172,
-        measured=False,
-        source=f"{_DRY_RUN} (1.30)",
-    ),
-    FamilyCost(
-        family="cogvideo",
-        title="CogVideoX",
-        channels=16,
-        spatial_scale=8,
-        temporal_scale=4,
-        growth="linear",
-        pixel_bytes=22930,
-        pixel_frame_bytes=222,
-        still_pixel_bytes=2952,
-        measured=False,
-        source=f"{_DRY_RUN} (1.14); a large part does not depend on the frames",
-    ),
-    FamilyCost(
-        family="h3",
-        title="MiniMax H3",
-        channels=24,
-        spatial_scale=16,
-        temporal_scale=4,
-        growth="none",
-        pixel_bytes=590,
-        fixed_bytes=560_000_000,
-        measured=False,
-        source="ComfyUI's own formula for one of the chunks it cuts itself",
-    ),
-)
+TABLE: Final = Path(__file__).with_name("families.json")
 
-BY_FAMILY: Final = {cost.family: cost for cost in _ALL}
+MARGIN: Final = 1.02
+"""On top of the largest ratio of measured to predicted bytes that was seen."""
+UNMEASURED_RATIO: Final = 1.05
+"""For decoders nobody measured: the largest seen of any other is 1.013."""
+
+_TITLES: Final[dict[str, tuple[str, Growth]]] = {
+    "kl": ("image KL", "none"),
+    "flux2": ("Flux 2", "none"),
+    "wan2.1": ("Wan 2.1", "none"),
+    "wan2.2": ("Wan 2.2", "none"),
+    "hunyuan": ("Hunyuan video", "flat"),
+    "hunyuan1.5": ("Hunyuan video 1.5", "flat"),
+    "ltx": ("LTX", "linear"),
+    "mochi": ("Mochi", "linear"),
+    "cosmos": ("Cosmos", "linear"),
+    "cogvideo": ("CogVideoX", "linear"),
+    "h3": ("MiniMax H3", "none"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What real decodes of one layout took, on the GPU that ``families.json`` names."""
+
+    ratio: float
+    seconds_per_pixel: float
+    decodes: int
+
+
+def _costs(document: dict[str, Any]) -> dict[str, FamilyCost]:
+    """One cost for each layout of the table."""
+    gpu = document["measured"]["machine"]["gpu"]
+    named = {member: family for family, all_ in document["families"].items() for member in all_}
+    return {
+        name: _cost(named[name], layout, _measured(document, name), gpu)
+        for name, layout in document["layouts"].items()
+    }
+
+
+def _measured(document: dict[str, Any], name: str) -> _Measured | None:
+    found = document["measured"]["layouts"].get(name)
+    if found is None:
+        return None
+    return _Measured(found["most_ratio"], found["seconds_per_pixel"], found["decodes"])
+
+
+def _cost(family: str, layout: dict[str, Any], found: _Measured | None, gpu: str) -> FamilyCost:
+    title, growth = _TITLES[family]
+    source = "dry runs of ComfyUI's decoder in 16-bit"
+    ratio, time = UNMEASURED_RATIO, NOMINAL
+    if found is not None:
+        source = f"{source}, checked against {found.decodes} decodes on an {gpu}"
+        ratio = max(1.0, found.ratio) * MARGIN
+        time = replace(NOMINAL, per_pixel_s=found.seconds_per_pixel)
+    return FamilyCost(
+        family=family,
+        title=title,
+        channels=layout["channels"],
+        spatial_scale=layout["spatial_scale"],
+        temporal_scale=layout["temporal_scale"],
+        growth=growth,
+        video=layout["video"],
+        areas=tuple(layout["areas"]),
+        frames=tuple(layout["frames"]),
+        base_bytes=tuple(tuple(row) for row in layout["base_bytes"]),
+        ratio=ratio,
+        measured=found is not None,
+        source=f"{source}; its weights take {format_bytes(layout['weight_bytes'])} more",
+        time=time,
+        architectures=(layout["architecture"],),
+    )
+
+
+def _hungriest(members: Sequence[FamilyCost]) -> FamilyCost:
+    """One cost that covers every layout of a family."""
+    known = [each for each in members if each.measured] or members
+    slowest = max(known, key=lambda each: each.time.per_pixel_s)
+    return replace(
+        members[0],
+        ratio=max(each.ratio for each in members),
+        measured=bool(known),
+        source=slowest.source if len(members) == 1 else f"{slowest.source} (the hungriest version)",
+        time=slowest.time,
+        architectures=tuple(one for each in members for one in each.architectures),
+        other_versions=tuple(members[1:]),
+    )
+
+
+def _load() -> tuple[dict[str, FamilyCost], dict[str, FamilyCost]]:
+    document = json.loads(TABLE.read_text(encoding="utf-8"))
+    layouts = _costs(document)
+    families = {
+        family: _hungriest([layouts[name] for name in members])
+        for family, members in document["families"].items()
+    }
+    return families, {cost.architectures[0]: cost for cost in layouts.values()}
+
+
+BY_FAMILY, _BY_ARCHITECTURE = _load()
 FAMILIES: Final = frozenset(BY_FAMILY)
+
+
+def family_of(architecture: str | None) -> FamilyCost | None:
+    """The table of exactly this decoder, by ``architecture_hash``; None for any other."""
+    return None if architecture is None else _BY_ARCHITECTURE.get(architecture)

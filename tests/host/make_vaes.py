@@ -2,77 +2,49 @@
 
     python make_vaes.py <ComfyUI folder> <output folder>
 
-Random weights with the right scale: ComfyUI skips weight initialisation, so every tensor is
-drawn here.
+A quarter of the published width, or less, where the host reads the width off the file.
 """
 
 from __future__ import annotations
 
-import inspect
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import safetensors.torch
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from _host_vaes import ZOO, enter_host, state_dict
+
 host, target = Path(sys.argv[1]), Path(sys.argv[2])
-sys.path.insert(0, str(host))
-sys.argv = [sys.argv[0], "--cpu"]
-
-import comfy.options  # noqa: E402
-
-comfy.options.enable_args_parsing()
-
-import safetensors.torch  # noqa: E402
-import torch  # noqa: E402
-from comfy.ldm.modules.diffusionmodules.model import Decoder  # noqa: E402
-from comfy.ldm.wan.vae import WanVAE  # noqa: E402
-
+enter_host(host, "--cpu")
 SOURCE = (host / "comfy" / "sd.py").read_text(encoding="utf-8")
 
 
-def drawn(state: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-    """Every tensor drawn anew: weights by fan-in, gains around 1, biases small."""
-    random = torch.Generator().manual_seed(seed)
-    out = {}
-    for name, tensor in sorted(state.items()):
-        values = torch.randn(tensor.shape, generator=random)
-        if name.endswith("gamma") or (tensor.ndim == 1 and name.endswith("weight")):
-            out[name] = 1 + 0.1 * values
-        elif tensor.ndim == 1:
-            out[name] = 0.02 * values
-        else:
-            out[name] = values / max(1, tensor[0].numel()) ** 0.5
-    return out
-
-
 def image_kl() -> dict[str, torch.Tensor]:
-    """The SD layout, a quarter as wide where the host reads the width off the file; the file
-    has no encoder."""
-    decoder = Decoder(
-        ch=32 if "decoder_ddconfig" in SOURCE else 128,
-        out_ch=3,
-        ch_mult=(1, 2, 4, 4),
-        num_res_blocks=2,
-        attn_resolutions=[],
-        in_channels=3,
-        resolution=256,
-        z_channels=4,
-    )
-    state = {f"decoder.{name}": tensor for name, tensor in decoder.state_dict().items()}
-    state["post_quant_conv.weight"] = torch.empty(4, 4, 1, 1)
-    state["post_quant_conv.bias"] = torch.empty(4)
-    return drawn(state, seed=1)
+    """The SD layout; the file has no encoder."""
+    layout = ZOO["kl"]
+    if "decoder_ddconfig" in SOURCE:
+        narrow = {**layout.marks, "decoder.conv_in.weight": (128, 4, 3, 3)}
+        layout = replace(layout, marks=narrow)
+    drawn = state_dict(layout, dtype=torch.float32, seed=1)
+    return {key: each for key, each in drawn.items() if key.startswith(("decoder", "post"))}
 
 
 def wan_2_1() -> dict[str, torch.Tensor]:
-    """The Wan 2.1 layout; newer hosts read the width off the file."""
-    wanted = {
-        "dim": 16 if "decoder.head.0.gamma" in SOURCE else 96,
-        "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": [],
-        "temperal_downsample": [False, True, True], "image_channels": 3, "conv_out_channels": 3,
-        "dropout": 0.0,
-    }  # fmt: skip
-    known = inspect.signature(WanVAE.__init__).parameters
-    model = WanVAE(**{name: value for name, value in wanted.items() if name in known})
-    return drawn(model.state_dict(), seed=2)
+    """The Wan 2.1 layout."""
+    layout = ZOO["wan2.1"]
+    if "decoder.head.0.gamma" in SOURCE:
+        narrow = {
+            "decoder.middle.0.residual.0.gamma": (64, 1, 1, 1),
+            "decoder.head.0.gamma": (16, 1, 1, 1),
+            "encoder.conv1.weight": (16, 3, 3, 3, 3),
+            "decoder.head.2.weight": (3, 16, 3, 3, 3),
+        }
+        layout = replace(layout, marks=narrow)
+    return state_dict(layout, dtype=torch.float32, seed=2)
 
 
 safetensors.torch.save_file(image_kl(), target / "image_kl.safetensors")

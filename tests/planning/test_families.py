@@ -1,9 +1,9 @@
 import pytest
 
-from vram_supervisor.supervisor.planning.families import BY_FAMILY, FAMILIES
+from vram_supervisor.supervisor.planning.families import BY_FAMILY, FAMILIES, family_of
 from vram_supervisor.supervisor.planning.planner import grows_with_time
 from vram_supervisor.supervisor.types import DecodeContext
-from vram_supervisor.supervisor.units import GiB, MiB
+from vram_supervisor.supervisor.units import MiB
 
 NAMES = {
     "kl", "flux2", "wan2.1", "wan2.2", "hunyuan", "hunyuan1.5", "ltx", "mochi", "cosmos",
@@ -21,34 +21,54 @@ def test_the_families_are_those_the_probe_accepts():
     assert FAMILIES == NAMES
 
 
-@pytest.mark.parametrize(
-    ("family", "size", "measured_gib"),
-    [
-        ("kl", (4096, 4096, None), 34.4),
-        ("wan2.1", (1280, 720, 81), 7.5),
-        ("wan2.1", (832, 480, 33), 3091 / 1024),
-        ("hunyuan", (1280, 720, 65), 28.5),
-        ("ltx", (1280, 768, 121), 8.5),
-    ],
-)
-def test_figures_lie_at_or_a_little_above_what_was_measured(family, size, measured_gib):
-    assert 0.99 <= need(family, *size) / (measured_gib * GiB) <= 1.1
+MEASURED = [
+    # Decodes of one H200: latent frames, rows and columns, and bytes added at the peak.
+    ("kl", (None, 512, 512), 36_781_948_928),
+    ("kl", (None, 157, 111), 2_447_287_808),
+    ("flux2", (None, 128, 128), 9_208_594_944),
+    ("wan2.1", (21, 90, 160), 7_759_759_872),
+    ("wan2.1", (9, 45, 83), 1_947_479_552),
+    ("wan2.2", (31, 44, 80), 9_454_800_896),
+    ("hunyuan", (17, 90, 160), 29_744_841_216),
+    ("hunyuan", (33, 32, 32), 2_190_338_560),
+    ("hunyuan1.5", (16, 45, 80), 17_135_008_256),
+    ("mochi", (7, 60, 106), 31_524_977_152),
+    ("cosmos", (16, 88, 160), 9_255_155_200),
+    ("cogvideo", (13, 60, 90), 14_133_305_344),
+]
+
+
+@pytest.mark.parametrize(("family", "latent", "measured_bytes"), MEASURED)
+def test_figures_lie_a_little_above_what_was_measured(family, latent, measured_bytes):
+    need_bytes = BY_FAMILY[family].need_bytes(1, *latent)
+    assert 1.0 <= need_bytes / measured_bytes <= 1.25
 
 
 @pytest.mark.parametrize(
-    ("family", "frames", "dry_run_gib", "ratio"),
-    [
-        # Dry runs of the host's decoders at 1280x768 in bf16, and the ratio measured for each.
-        ("flux2", None, 1.188, 1.697),
-        ("wan2.2", 81, 7.469, 1.281),
-        ("hunyuan1.5", 81, 14.350, 1.258),
-        ("mochi", 121, 171.214, 1.342),
-        ("cosmos", 129, 16.443, 1.298),
-        ("cogvideo", 81, 32.851, 1.138),
-    ],
+    ("version", "latent", "measured_bytes"),
+    [("0.9.0", (16, 24, 40), 5_083_795_968), ("2", (16, 24, 40), 6_776_983_552)],
 )
-def test_estimates_cover_the_dry_run_times_its_workspace(family, frames, dry_run_gib, ratio):
-    assert 1.0 <= need(family, 1280, 768, frames) / (dry_run_gib * ratio * GiB) <= 1.1
+def test_ltx_by_name_covers_every_version(version, latent, measured_bytes):
+    assert BY_FAMILY["ltx"].need_bytes(1, *latent) >= measured_bytes
+
+
+def test_a_decoder_is_found_by_its_architecture_only():
+    kl = BY_FAMILY["kl"]
+    assert len(kl.architectures) == 2
+    for architecture in kl.architectures:
+        assert family_of(architecture).architectures == (architecture,)
+        assert family_of(architecture).family == "kl"
+    assert family_of("kl") is family_of(None) is None
+
+
+def test_the_table_of_a_family_covers_each_of_its_decoders():
+    ltx = BY_FAMILY["ltx"]
+    members = [family_of(architecture) for architecture in ltx.architectures]
+    assert len(members) == 5
+    for frames in (1, 5, 12, 16, 60):
+        for edge in (4, 10, 24, 50):
+            needs = [each.need_bytes(1, frames, edge, edge) for each in members]
+            assert ltx.need_bytes(1, frames, edge, edge) >= max(needs)
 
 
 @pytest.mark.parametrize("frames", [81, 121, 241])
