@@ -67,7 +67,9 @@ class Tile:
     context: Rect
 
 
-def cover(height: int, width: int, tile: int | None, halo: int) -> tuple[Tile, ...]:
+def cover(
+    height: int, width: int, tile: int | None, halo: int, *, across: int | None = None
+) -> tuple[Tile, ...]:
     """Cut a picture into tiles, row by row.
 
     Args:
@@ -75,9 +77,10 @@ def cover(height: int, width: int, tile: int | None, halo: int) -> tuple[Tile, .
         width: its columns.
         tile: edge of the largest context; None for one tile.
         halo: surroundings each tile looks at, where there are any.
+        across: width of the largest context, where it is not ``tile``.
     """
     rows = _intervals(height, tile, halo)
-    columns = _intervals(width, tile, halo)
+    columns = _intervals(width, tile if across is None else across, halo)
     owned = [Rect(top, bottom, left, right) for top, bottom in rows for left, right in columns]
     return tuple(Tile(rect, rect.grown(halo, height, width)) for rect in owned)
 
@@ -86,7 +89,9 @@ def tiles_of(plan: Plan, height: int, width: int, scale: int) -> tuple[Tile, ...
     """The tiles a plan stands for; ``height`` and ``width`` in latents, ``scale`` to pixels."""
     if plan.tile_size is None:
         return cover(height, width, None, 0)
-    return cover(height, width, plan.tile_size // scale, (plan.overlap or 0) // (2 * scale))
+    down, across = plan.tile_height or plan.tile_size, plan.tile_width or plan.tile_size
+    halo = (plan.overlap or 0) // (2 * scale)
+    return cover(height, width, down // scale, halo, across=across // scale)
 
 
 def split(tile: Tile, height: int, width: int, halo: int) -> tuple[Tile, Tile] | None:

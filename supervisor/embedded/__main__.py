@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import PortTakenError, SizeUnreadableError
 from ..units import parse_bytes
+from .plan_command import add_plan_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,13 +32,15 @@ _log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve the page, or run the smoke; the exit code."""
+    """Serve the page, run the smoke or print a plan; the exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    if options.run is not None:
+        return options.run(options)
     return _smoke(options) if options.smoke else _serve(options)
 
 
@@ -57,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     smoke.add_argument("--smoke", action="store_true", help="run it")
     smoke.add_argument("--budget", type=_size, help="such as 256MiB; default: 40 %% of whole")
     smoke.add_argument("--size", type=_dimensions, help="WIDTHxHEIGHTxFRAMES")
+    parser.set_defaults(run=None)
+    add_plan_command(parser.add_subparsers(title="commands", metavar=""))
     return parser
 
 

@@ -47,7 +47,11 @@ def build_report(
     device = next((device for device in devices if device.key == key), None)
     sample = samples.get(key)
     reading = None if sample is None else sample.reading
-    recommendation = recommend(context, device, reading, os_name=system["os"])
+    host = samples.get("cpu")
+    host_bytes = None if host is None else host.reading.free_bytes
+    recommendation = recommend(
+        context, device, reading, os_name=system["os"], host_bytes=host_bytes
+    )
     return {
         "timestamp": int(time.time() if now_s is None else now_s),
         "platform": {**system},

@@ -57,6 +57,7 @@ def device_json(device: DeviceInfo) -> JsonObject:
         "total_bytes": device.total_bytes,
         "capability": device.capability,
         "unified": device.unified,
+        "driver": device.driver,
     }
 
 
@@ -166,4 +167,9 @@ def plan_json(plan: Plan) -> JsonObject:
         "predicted_peak_bytes": plan.predicted_peak_bytes,
         "fits": plan.fits,
         "warnings": list(plan.warnings),
+        "predicted_seconds": plan.predicted_seconds,
+        "tile_width": plan.tile_width,
+        "tile_height": plan.tile_height,
+        "batch": plan.batch,
+        "evict_bytes": plan.evict_bytes,
     }

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from ..errors import LatentNotDecodableError
 from ..units import GiB, MiB, format_bytes, from_gib
 from .families import BY_FAMILY, FAMILIES
 from .planner import plan_decode
+from .question import SMALLEST_TILE_PX
 from .tiling import round_up
-from .types import PlanRequest, Recommendation
+from .types import Abilities, PlanRequest, Recommendation, Room
 
 if TYPE_CHECKING:
     from ..types import DecodeContext, DeviceInfo, Plan, Reading
     from .cost import FamilyCost
+    from .time_model import TimeModel
 
 __all__ = ["FAMILIES", "Recommendation", "recommend"]
 
@@ -52,6 +55,8 @@ def recommend(
     reading: Reading | None,
     *,
     os_name: str | None = None,
+    host_bytes: int | None = None,
+    times: TimeModel | None = None,
 ) -> Recommendation:
     """Widget values for this device, as free as it is now, and this decode.
 
@@ -60,6 +65,8 @@ def recommend(
         device: the device that will decode; None when there is none.
         reading: its latest figures; None before the first sample.
         os_name: ``platform.system()`` of the machine that will decode, None if unknown.
+        host_bytes: free system memory, None if unknown.
+        times: how fast this device is, where that was learned; None: the family's own figures.
     """
     total, free = _total_bytes(device, reading), free_for_us_bytes(reading)
     profile = _profile(device, total)
@@ -72,7 +79,11 @@ def recommend(
         notes=_device_notes(device, reading, profile),
     )
     base = _for_system(base, profile, os_name)
-    return _with_decode(base, context, _budget_bytes(total, free, effective_gib))
+    budget = _budget_bytes(total, free, effective_gib)
+    if budget is None:
+        return _with_decode(base, context, None, times)
+    room = Room(budget, _evictable_bytes(device, reading), host_bytes=host_bytes)
+    return _with_decode(base, context, room, times)
 
 
 def free_for_us_bytes(reading: Reading | None) -> int | None:
@@ -112,6 +123,13 @@ def _budget_bytes(total: int | None, free: int | None, reserve_gib: float) -> in
     if free is not None:
         return max(0, free - WORKSPACE_BYTES)
     return None if total is None else max(0, total - from_gib(reserve_gib) - WORKSPACE_BYTES)
+
+
+def _evictable_bytes(device: DeviceInfo | None, reading: Reading | None) -> int:
+    """What torch's tensors hold: before a decode, nearly all of it are models."""
+    if device is None or device.kind == "cpu" or reading is None:
+        return 0
+    return reading.torch_allocated_bytes or 0
 
 
 def _warnings(
@@ -157,21 +175,24 @@ def _for_system(base: Recommendation, profile: _Profile, os_name: str | None) ->
 
 
 def _with_decode(
-    base: Recommendation, context: DecodeContext, budget_bytes: int | None
+    base: Recommendation, context: DecodeContext, room: Room | None, times: TimeModel | None
 ) -> Recommendation:
-    """The decode sizes: planned where size and budget are known, else the node's defaults."""
+    """The decode sizes: planned where size and room are known, else the node's defaults."""
     cost, family_notes = _family(context)
     shape = cost.shape_for(context)
     if shape is None:
         note = "No size given: decode sizes are the node's defaults."
         return replace(base, notes=(*base.notes, note))
     notes = (*base.notes, *family_notes)
-    if budget_bytes is None:
+    if room is None:
         note = "No memory figure is known: decode sizes are the node's defaults."
         return replace(base, notes=(*notes, note))
-    plan = plan_decode(
-        shape, cost, budget_bytes, PlanRequest(), temporal_tiling=cost.growth == "linear"
-    )
+    video, grows = shape.frames is not None, cost.growth == "linear"
+    abilities = Abilities.of_host(video=video, carves_time=grows)
+    try:
+        plan = plan_decode(shape, cost, room, PlanRequest(), abilities, times=times or cost.time)
+    except LatentNotDecodableError as error:
+        return replace(base, notes=(*notes, str(error)))
     notes = (*notes, *_cost_notes(cost, context))
     return _with_sizes(replace(base, notes=notes, plan=plan), plan, context)
 
@@ -179,15 +200,16 @@ def _with_decode(
 def _with_sizes(base: Recommendation, plan: Plan, context: DecodeContext) -> Recommendation:
     """Widget values that make a manual node do what the plan says."""
     longest_px = max(context.width or 0, context.height or 0)
-    tile_px = plan.tile_size or round_up(longest_px, 32)
+    nothing_fits = plan.kind == "cpu"
+    tile_px = SMALLEST_TILE_PX if nothing_fits else plan.tile_size or round_up(longest_px, 32)
     frames = max(base.temporal_size, round_up(context.frames or 1, 8))
     return replace(
         base,
-        tile_size=max(64, min(WIDGET_TILE_LIMIT_PX, tile_px)),
+        tile_size=max(SMALLEST_TILE_PX, min(WIDGET_TILE_LIMIT_PX, tile_px)),
         overlap=base.overlap if plan.overlap is None else plan.overlap,
         temporal_size=plan.temporal_size or min(WIDGET_FRAMES_LIMIT, frames),
         temporal_overlap=plan.temporal_overlap or base.temporal_overlap,
-        cleanup_before_decode=not plan.fits,
+        cleanup_before_decode=nothing_fits or plan.evict_bytes > 0,
     )
 
 

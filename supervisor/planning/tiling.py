@@ -21,6 +21,16 @@ def balanced_tile(extent: int, tile: int, overlap: int, step: int) -> int:
     return min(tile, round_up(stride + overlap, step))
 
 
+def even_tile(extent: int, count: int, overlap: int) -> int:
+    """The smallest tile of which ``count``, each sharing ``overlap`` with the next, suffice."""
+    return extent if count <= 1 else -(-(extent - overlap) // count) + overlap
+
+
+def covered(extent: int, count: int, overlap: int) -> int:
+    """What ``count`` tiles decode together: the extent, and each shared stretch once more."""
+    return extent + (count - 1) * overlap
+
+
 def round_up(value: int, step: int) -> int:
     """The next multiple of ``step`` at or above ``value``."""
     return -(-value // step) * step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from ..types import Plan
@@ -58,6 +58,89 @@ class CostModel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Abilities:
+    """What the code that will run the plan can do.
+
+    Attributes:
+        square_tiles: every tile has one edge; False: height and width may differ.
+        streams_time: it decodes through time with a feature cache, so that time is never cut.
+        carves_time: it can decode chunks of frames and blend them where they overlap.
+        exact_tiles: tiles with their halo give what the whole decode gives; False: tiles are
+            blended where they overlap, and that can be seen.
+        least_overlap_px: overlap it cannot do without (twice its halo).
+        passes: 3 where it decodes tiles of (t/2, 2t), (2t, t/2) and (t, t) and averages them; such
+            an executor's tiles are square.
+        batches: it can decode the items of a batch a few at a time.
+        moved_bytes_per_pixel: what tiles move to the host and back for each decoded pixel,
+            beside the output (parked activations).
+    """
+
+    square_tiles: bool = True
+    streams_time: bool = False
+    carves_time: bool = True
+    exact_tiles: bool = False
+    least_overlap_px: int = 0
+    passes: Literal[1, 3] = 1
+    batches: bool = True
+    moved_bytes_per_pixel: float = 0.0
+
+    @classmethod
+    def of_host(cls, *, video: bool, carves_time: bool = True) -> Abilities:
+        """ComfyUI's own tiled decode: pictures in three passes, video in one."""
+        return cls(carves_time=video and carves_time, passes=1 if video else 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The memory a decode may use. Bytes; negative figures count as nothing.
+
+    Attributes:
+        budget_bytes: what it may add to the device now.
+        evictable_bytes: what evicting models would add to that.
+        next_use_bytes: how much of the evictable the queue needs again: evicted last, and
+            loaded again afterwards.
+        host_bytes: free system memory, for a decode on the CPU; None where unknown.
+    """
+
+    budget_bytes: int
+    evictable_bytes: int = 0
+    next_use_bytes: int = 0
+    host_bytes: int | None = None
+
+    @property
+    def most_bytes(self) -> int:
+        """What a decode may add after evicting everything."""
+        return self.budget_bytes + self.evictable_bytes
+
+    def evict_bytes(self, need_bytes: int) -> int:
+        """What must be evicted for a need: only what is missing."""
+        return max(0, need_bytes - self.budget_bytes)
+
+    def reload_bytes(self, evict_bytes: int) -> int:
+        """What the queue loads again after that was evicted."""
+        unused = max(0, self.evictable_bytes - self.next_use_bytes)
+        return max(0, min(evict_bytes, self.evictable_bytes) - unused)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTable:
+    """Ways to decode, the best of each kind, best first.
+
+    Attributes:
+        plans: the whole decode is always among them.
+        chosen: index of the plan to follow.
+    """
+
+    plans: tuple[Plan, ...]
+    chosen: int = 0
+
+    @property
+    def best(self) -> Plan:
+        """The plan to follow."""
+        return self.plans[self.chosen]
+
+
+@dataclass(frozen=True, slots=True)
 class PlanRequest:
     """What the user wished for; the decode node's widgets. Pixels and frames.
 
@@ -70,7 +153,8 @@ class PlanRequest:
         temporal_size: frames in a chunk, overlap included.
         temporal_overlap: frames that neighbouring chunks share.
         cleanup_before_decode: free what can be freed before the decode, needed or not.
-        quality: passed through to the plan.
+        quality: "exact", "balanced" or "fast": how much time a join that can be seen is
+            worth avoiding; anything else counts as exact.
     """
 
     tile: bool = True

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from vram_supervisor.supervisor.planning.families import BY_FAMILY
@@ -91,6 +93,49 @@ def test_decodes(sentence, context, free_gib, kind, cuts_time):
     assert got.plan.kind == kind
     assert (got.temporal_size < context.frames) is cuts_time
     assert got.cleanup_before_decode is (kind == "cpu")
+
+
+def test_a_decode_that_fits_after_evicting_asks_for_the_cleanup():
+    held = {"torch_reserved_bytes": 8 * GiB, "torch_allocated_bytes": 8 * GiB}
+    got = recommend(WAN, card(24), free(3, **held))
+    assert got.plan.kind == "evict"
+    assert got.plan.evict_bytes > 0
+    assert got.cleanup_before_decode
+    assert got.tile_size >= 1280
+
+
+def test_the_cpu_has_nothing_to_evict():
+    held = {"torch_reserved_bytes": 8 * GiB, "torch_allocated_bytes": 8 * GiB}
+    device = DeviceInfo("cpu", "cpu", total_bytes=16 * GiB)
+    assert recommend(WAN, device, free(3, **held)).plan.evict_bytes == 0
+
+
+def test_where_nothing_fits_the_node_gets_its_smallest_tiles():
+    got = recommend(WAN, card(12), free(0.26), host_bytes=200 * GiB)
+    assert (got.plan.kind, got.plan.fits) == ("cpu", True)
+    assert got.tile_size == 64
+    assert not recommend(WAN, card(12), free(0.26), host_bytes=1 * GiB).plan.fits
+    assert not recommend(WAN, card(12), free(0.26)).plan.fits
+
+
+def test_the_plan_tells_how_long_the_decode_takes_on_this_card():
+    first_guess = recommend(WAN, card(24), free(20)).plan.predicted_seconds
+    assert first_guess > 0
+    slow = replace(BY_FAMILY["wan2.1"].time, per_pixel_s=1e-5)
+    learned = recommend(WAN, card(24), free(20), times=slow).plan.predicted_seconds
+    assert learned > 10 * first_guess
+
+
+def test_pictures_are_planned_for_the_three_passes_of_the_host():
+    context = DecodeContext(4096, 4096, None, None, "kl")
+    plan = recommend(context, card(12), free(6)).plan
+    assert "3 passes" in plan.reason
+
+
+def test_an_absurd_size_has_no_plan_and_says_why():
+    got = recommend(DecodeContext(16384, 16384, 100_000, None, "wan2.1"), card(24), free(20))
+    assert got.plan is None
+    assert any("cannot be decoded" in note for note in got.notes)
 
 
 def test_widget_values_do_what_the_plan_says():

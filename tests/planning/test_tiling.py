@@ -2,6 +2,8 @@ import pytest
 
 from vram_supervisor.supervisor.planning.tiling import (
     balanced_tile,
+    covered,
+    even_tile,
     round_down,
     round_up,
     tile_count,
@@ -41,3 +43,23 @@ def test_a_balanced_tile_cannot_be_any_smaller():
 def test_rounding():
     assert (round_up(65, 32), round_up(64, 32)) == (96, 64)
     assert (round_down(95, 32), round_down(96, 32)) == (64, 96)
+
+
+@pytest.mark.parametrize("extent", [97, 720, 1280, 4095])
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_an_even_tile_is_the_smallest_of_which_so_many_suffice(extent, count):
+    tile = even_tile(extent, count, 8)
+    assert tile_count(extent, tile, 8) <= count
+    assert count == 1 or tile_count(extent, tile - 1, 8) > count
+
+
+def test_one_even_tile_is_everything():
+    assert even_tile(720, 1, 64) == 720
+
+
+@pytest.mark.parametrize(
+    ("sentence", "count", "decoded"),
+    [("one tile decodes the extent", 1, 720), ("each shared stretch is decoded twice", 3, 848)],
+)
+def test_what_tiles_decode_together(sentence, count, decoded):
+    assert covered(720, count, 64) == decoded
