@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..supervisor.errors import DecodeFailedError
+from ..supervisor.planning.question import SMALLEST_TILE_PX
+from .executing import Forecast, HostExecutor
 from .host.latents import save_latent
-from .host.meter import Measured
 from .host.vae import (
     VIDEO_DIMS,
     Vae,
     VaeFacts,
-    WholeDecodeRanOut,
     as_images,
-    asked_of_host,
-    cost_of,
-    decode_in_tiles,
-    decode_whole,
     picture_latent,
     read_facts,
     repeat_last_frame,
@@ -29,15 +24,23 @@ from .host.vae import (
 from .ladder import Ladder, LadderExhausted, Question, RanOut, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Generator
     from pathlib import Path
 
     import torch
 
-    from ..supervisor.planning.types import CostModel, DecodeShape, PlanRequest
-    from ..supervisor.types import Plan
+    from ..supervisor.planning.types import DecodeShape, PlanRequest
+    from .host.forecast import Prediction
     from .host.memory import HostMemory
-    from .host.meter import PeakMeter
+    from .host.meter import Measured, PeakMeter
+
+    class Forecasts(Protocol):
+        """Makes forecasts; the forecaster, or what a test puts in its place."""
+
+        def __call__(self, vae: Vae, latent_shape: tuple[int, ...]) -> Forecast:
+            """Of one VAE for one latent."""
+            ...
+
 
 _log = logging.getLogger(__name__)
 
@@ -58,126 +61,32 @@ class DecodeWish:
 
 @dataclass
 class Decoded:
-    """A finished decode: images [N, H, W, C] in 0..1 and what the report tells of it."""
+    """A finished decode: images [N, H, W, C] in 0..1 and what the report tells of it.
+
+    Attributes:
+        shape: of the latent, None where it was no picture.
+        prediction: of the largest piece, None where it was not predicted.
+        seconds: how long the decode alone took.
+        notes: how the prediction came about.
+    """
 
     images: torch.Tensor
     record: Record
     measured: Measured
-    warnings: list[str] = field(default_factory=list)
-
-
-class HostExecutor:
-    """Runs attempts with ComfyUI's decoders on the VAE's own device."""
-
-    def __init__(
-        self,
-        vae: Vae,
-        latent: torch.Tensor,
-        facts: VaeFacts,
-        memory: HostMemory,
-        meter: PeakMeter,
-        *,
-        cap_bytes: int,
-    ) -> None:
-        self._vae, self._latent, self._facts = vae, latent, facts
-        self._memory, self._meter, self._cap_bytes = memory, meter, cap_bytes
-        self._patcher = getattr(vae, "patcher", None)
-        self.measured = Measured()
-        """What the attempt that succeeded added to the device."""
-
-    def free_bytes(self) -> int:
-        """What this process may still allocate on the VAE's device."""
-        return self._memory.free_bytes(self._vae.device)
-
-    def budget_bytes(self) -> int:
-        """Free memory less the host's reserve and weights still to load, capped by the wish."""
-        budget = self.free_bytes() - self._held_back_bytes()
-        capped = min(budget, self._cap_bytes) if self._cap_bytes else budget
-        return max(0, capped)
-
-    def evictable_bytes(self) -> int:
-        """Nothing where the wish caps the budget: room made would not be used."""
-        if self._cap_bytes and self._cap_bytes <= self.free_bytes() - self._held_back_bytes():
-            return 0
-        return self._memory.evictable_bytes(self._vae.device, self._patcher)
-
-    def evict(self, needed_bytes: int) -> int:
-        """Unload other models until ``needed_bytes`` can be added."""
-        gc.collect()
-        target = needed_bytes + self._held_back_bytes()
-        return self._memory.evict(target, self._vae.device, self._patcher)
-
-    def empty_cache(self) -> None:
-        """After an attempt ran out: drop what Python still refers to, then torch's cache."""
-        gc.collect()
-        self._memory.empty_cache()
-
-    def check_interrupt(self) -> None:
-        """Raise ComfyUI's interrupt."""
-        self._memory.raise_if_interrupted()
-
-    def run(self, plan: Plan) -> torch.Tensor:
-        """One attempt. The error is left behind before ``RanOut`` is raised, for it refers to
-        every tensor of the failed attempt."""
-        try:
-            return self._tiled(plan) if plan.tile_size is not None else self._whole(plan)
-        except WholeDecodeRanOut:
-            pass
-        except Exception as problem:
-            if not self._memory.is_oom(problem, self._vae.device):
-                raise
-        raise RanOut
-
-    def run_unplanned(self) -> torch.Tensor:
-        """Core's own decode, for latents that are no pictures."""
-        vae, latent = self._vae, self._latent
-        needed_bytes = int(vae.memory_used_decode(tuple(latent.shape), vae.vae_dtype))
-        return self._measured(needed_bytes, lambda: vae.decode(latent))
-
-    def _tiled(self, plan: Plan) -> torch.Tensor:
-        vae, latent, facts = self._vae, self._latent, self._facts
-        return self._measured(
-            asked_of_host(vae, latent, facts, plan),
-            lambda: decode_in_tiles(vae, latent, facts, plan, self.check_interrupt),
-        )
-
-    def _whole(self, plan: Plan) -> torch.Tensor:
-        """As many items at once as fit; core decodes a batch in one go where it believes in it."""
-        fitting = max(1, self.budget_bytes() // max(1, plan.predicted_peak_bytes))
-        pieces = self._latent.split(int(fitting))
-        needed_bytes = asked_of_host(self._vae, pieces[0], self._facts, plan)
-        return self._measured(needed_bytes, lambda: self._each(pieces))
-
-    def _each(self, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
-        import torch
-
-        if len(pieces) == 1:
-            return decode_whole(self._vae, pieces[0])
-        parts: list[torch.Tensor] = []
-        for items in pieces:
-            self.check_interrupt()
-            parts.append(decode_whole(self._vae, items))
-        return torch.cat(parts)
-
-    def _measured(self, needed_bytes: int, decode: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Measure a decode alone: core would evict and load the weights as its first act, so
-        that is asked of it before the meter starts."""
-        if self._patcher is not None:
-            entirely = bool(getattr(self._vae, "disable_offload", False))
-            self._memory.load(self._patcher, needed_bytes, entirely=entirely)
-        with self._meter as metered:
-            pixels = decode()
-        self.measured = metered.measured
-        return pixels
-
-    def _held_back_bytes(self) -> int:
-        if self._vae.device.type == "cpu":
-            return 0
-        return self._memory.reserve_bytes() + self._memory.missing_weights_bytes(self._patcher)
+    shape: DecodeShape | None = None
+    prediction: Prediction | None = None
+    seconds: float | None = None
+    warnings: list[str] = field(default_factory=list[str])
+    notes: list[str] = field(default_factory=list[str])
 
 
 def decode_safely(
-    samples: Any, vae: Vae, wish: DecodeWish, memory: HostMemory, meter: PeakMeter
+    samples: Any,
+    vae: Vae,
+    wish: DecodeWish,
+    memory: HostMemory,
+    meter: PeakMeter,
+    forecasts: Forecasts,
 ) -> Decoded:
     """Decode a latent ([B, C, H, W], [B, C, T, H, W] or nested) to images.
 
@@ -194,13 +103,25 @@ def decode_safely(
         fixed = _wants_fix(wish, latent, facts, warnings)
         if fixed:
             latent = repeat_last_frame(latent)
-        cap_bytes = wish.budget_cap_bytes
-        executor = HostExecutor(vae, latent, facts, memory, meter, cap_bytes=cap_bytes)
+        forecast = forecasts(vae, tuple(latent.shape)) if facts.pictures else None
+        executor = HostExecutor(
+            vae, latent, facts, memory, meter, forecast, cap_bytes=wish.budget_cap_bytes
+        )
         record.free_bytes = executor.free_bytes()
-        pixels = _decode(executor, _question(latent, vae, facts, wish), record)
+        shape = shape_of(latent, facts) if facts.pictures else None
+        pixels = _decode(executor, forecast, shape, facts, wish, record)
         if fixed:
             pixels = pixels[:, : -(facts.temporal_scale or 1)]
-        return Decoded(as_images(pixels), record, executor.measured, warnings)
+        return Decoded(
+            as_images(pixels),
+            record,
+            executor.measured,
+            shape,
+            executor.prediction,
+            executor.seconds,
+            warnings,
+            [] if forecast is None else list(forecast.notes),
+        )
 
 
 def _check_valid(vae: Vae) -> None:
@@ -209,25 +130,45 @@ def _check_valid(vae: Vae) -> None:
         check()
 
 
-def _decode(executor: HostExecutor, question: Question | None, record: Record) -> torch.Tensor:
-    if question is None:
+def _decode(
+    executor: HostExecutor,
+    forecast: Forecast | None,
+    shape: DecodeShape | None,
+    facts: VaeFacts,
+    wish: DecodeWish,
+    record: Record,
+) -> torch.Tensor:
+    if forecast is None or shape is None:
         record.tried.append("not a picture latent: core's decode, unplanned")
         return executor.run_unplanned()
+    question = Question(
+        shape,
+        forecast,
+        wish.request,
+        temporal_tiling=facts.cuts_time(manual=wish.request.manual),
+        exact_need=executor.exact_need,
+        times=forecast.time_model(),
+    )
+    if forecast.wants_probe():
+        _probe(executor, max(1, SMALLEST_TILE_PX // shape.spatial_scale), record)
     return Ladder(executor, question, record).climb()
 
 
-def _question(latent: torch.Tensor, vae: Vae, facts: VaeFacts, wish: DecodeWish) -> Question | None:
-    """None for latents that are no pictures."""
-    if not facts.pictures:
-        return None
-    shape, cost = question_of(latent, vae, facts)
-    cuts_time = facts.cuts_time(manual=wish.request.manual)
-    return Question(shape, cost, wish.request, temporal_tiling=cuts_time)
-
-
-def question_of(latent: torch.Tensor, vae: Vae, facts: VaeFacts) -> tuple[DecodeShape, CostModel]:
-    """Shape and cost model of a picture latent."""
-    return shape_of(latent, facts), cost_of(vae, facts, int(latent.shape[1]))
+def _probe(executor: HostExecutor, edge: int, record: Record) -> None:
+    """Decode a corner of the latent to see how far off the host's formula is."""
+    try:
+        executor.probe(edge)
+    except RanOut:
+        executor.ran_out()
+        record.tried.append("a small corner, to measure: ran out of memory")
+    except Exception as problem:
+        if executor.is_interrupt(problem):
+            raise
+        # It may be too small for this decoder; what is really wrong shows in the decode.
+        _log.info("The corner of a latent cannot be decoded", exc_info=problem)
+        record.tried.append(f"a small corner, to measure: {type(problem).__name__}")
+    else:
+        record.tried.append("a small corner, to measure: done")
 
 
 def _wants_fix(

@@ -9,10 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from ..supervisor.planning.planner import plan_decode, shrink
+from ..supervisor.planning.planner import shrink
+from ..supervisor.planning.types import Abilities, PlanTable, Room
 from ..supervisor.units import format_bytes
+from .choosing import choose
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..supervisor.planning.time_model import TimeModel
     from ..supervisor.planning.types import CostModel, DecodeShape, PlanRequest
     from ..supervisor.types import Plan
 
@@ -43,8 +48,8 @@ class Executor(Protocol[_ResultT_co]):
         """Free until ``needed_bytes`` may be added; returns how much was freed."""
         ...
 
-    def empty_cache(self) -> None:
-        """Give unused memory back to the driver."""
+    def ran_out(self) -> None:
+        """After ``RanOut``: give unused memory back to the driver, and learn from it."""
         ...
 
     def check_interrupt(self) -> None:
@@ -62,12 +67,26 @@ class Executor(Protocol[_ResultT_co]):
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be decoded, and what was wished for."""
+    """What is to be decoded, and what was wished for.
+
+    Attributes:
+        exact_need: asks closely what a plan needs; None: ``cost`` is as good as it gets.
+        times: how long decodes take here, None where unknown.
+    """
 
     shape: DecodeShape
     cost: CostModel
     request: PlanRequest
     temporal_tiling: bool
+    exact_need: Callable[[Plan], int] | None = None
+    times: TimeModel | None = None
+
+    @property
+    def abilities(self) -> Abilities:
+        """The host's own tiled decode."""
+        return Abilities.of_host(
+            video=self.shape.frames is not None, carves_time=self.temporal_tiling
+        )
 
 
 @dataclass
@@ -78,11 +97,13 @@ class Record:
         budget_bytes: what a decode could add when it was planned, after a cleanup asked for.
         free_bytes: what was free before anything was done.
         tried: one line for each thing done, in order.
+        table: the ways that were weighed, the first choice among them.
         plan: the plan in hand; at the end, the one that worked.
     """
 
     budget_bytes: int | None = None
     free_bytes: int | None = None
+    table: PlanTable | None = None
     plan: Plan | None = None
     tried: list[str] = field(default_factory=list)
 
@@ -118,7 +139,7 @@ class Ladder(Generic[_ResultT]):
             else:
                 self.record.tried.append(f"{_name(plan)}: done")
                 return result
-            self.executor.empty_cache()
+            self.executor.ran_out()
             plan = self._next(plan)
         raise LadderExhausted
 
@@ -131,15 +152,17 @@ class Ladder(Generic[_ResultT]):
 
     def _first_plan(self, budget_bytes: int) -> Plan:
         asked = self.question
-        plan = plan_decode(
+        room = Room(budget_bytes, self.executor.evictable_bytes())
+        table = self.record.table = choose(
             asked.shape,
             asked.cost,
-            budget_bytes,
+            room,
             asked.request,
-            evictable_bytes=self.executor.evictable_bytes(),
-            temporal_tiling=asked.temporal_tiling,
+            asked.abilities,
+            exact_need=asked.exact_need,
+            times=asked.times,
         )
-        return plan if plan.kind != "cpu" else self._smallest(plan)
+        return table.best if table.best.kind != "cpu" else self._smallest(table.best)
 
     def _smallest(self, hopeless: Plan) -> Plan:
         """Predictions err: the smallest tiles are tried even where they should not fit."""
@@ -147,7 +170,9 @@ class Ladder(Generic[_ResultT]):
         while smaller is not None:
             plan, smaller = smaller, self._shrunk(smaller)
         if plan is hopeless:
-            return replace(hopeless, kind="whole")
+            warning = "nothing is predicted to fit: the whole decode is tried all the same"
+            reason = f"whole, since it cannot be cut up any smaller; {hopeless.reason}"
+            return replace(hopeless, kind="whole", reason=reason, warnings=(warning,), fits=False)
         warning = "nothing is predicted to fit: the smallest tiles are tried all the same"
         return replace(plan, fits=False, warnings=(*plan.warnings, warning))
 
@@ -177,14 +202,14 @@ class Ladder(Generic[_ResultT]):
         return self._shrunk(failed)
 
     def _shrunk(self, plan: Plan) -> Plan | None:
+        """Asked twice before giving up: a decoder may turn out not to be dry-runnable half-way,
+        and figures of two kinds do not compare. The second time all are of one kind."""
         asked = self.question
-        return shrink(
-            plan,
-            asked.shape,
-            asked.cost,
-            asked.request,
-            temporal_tiling=asked.temporal_tiling,
-        )
+        for _ in range(2):
+            smaller = shrink(plan, asked.shape, asked.cost, asked.request, asked.abilities)
+            if smaller is not None:
+                return smaller
+        return None
 
 
 def _name(plan: Plan) -> str:

@@ -99,11 +99,41 @@ def decode_facts(decoded: Decoded) -> dict[str, Any]:
     """A decode's own keys. The measured peak is None unless it is exact; the range [least,
     most] is what is known of it otherwise, each end None where unknown."""
     record, measured = decoded.record, decoded.measured
+    table = record.table
     return {
         "plan": None if record.plan is None else plan_json(record.plan),
+        "plans": [] if table is None else [plan_json(plan) for plan in table.plans],
+        "chosen": None if table is None else table.chosen,
+        "why": _why(decoded),
+        "prediction": _prediction_facts(decoded),
         "measured_peak_bytes": measured.peak_bytes,
         "measured_peak_range_bytes": [measured.least_bytes, measured.most_bytes],
+        "measured_seconds": None if decoded.seconds is None else round(decoded.seconds, 3),
         "budget_bytes": record.budget_bytes,
         "free_bytes": record.free_bytes,
         "ladder": list(record.tried),
     }
+
+
+def _prediction_facts(decoded: Decoded) -> dict[str, Any] | None:
+    """What the largest piece was expected to need. ``dry_run`` says where the base comes from:
+    a dry run ("memory", "disk", "run"), the family's "table" or the host's "formula"."""
+    prediction, plan = decoded.prediction, decoded.record.plan
+    if prediction is None:
+        return None
+    return {
+        "predicted_peak_bytes": prediction.peak_bytes,
+        "base_bytes": prediction.base_bytes,
+        "source": prediction.source,
+        "reason": prediction.reason,
+        "dry_run": prediction.dry_run,
+        "seconds": None if plan is None else plan.predicted_seconds,
+    }
+
+
+def _why(decoded: Decoded) -> str | None:
+    """The plan's reason and where its figure comes from, in one line."""
+    plan, prediction = decoded.record.plan, decoded.prediction
+    if plan is None:
+        return None
+    return plan.reason if prediction is None else f"{plan.reason} ({prediction.reason})"

@@ -45,6 +45,14 @@ def advice_facts(runtime: Runtime) -> dict[str, Any]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in advice.items()}
 
 
+def decode_advice(suggestion: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What of a suggestion a recommendation names too, where there is something to say."""
+    names = ("tile", "tile_size", "overlap", "temporal_size", "temporal_overlap")
+    found = {} if suggestion is None else suggestion
+    known = {name: found.get(name) for name in (*names, "cleanup_before_decode")}
+    return {name: value for name, value in known.items() if value is not None}
+
+
 def probe(runtime: Runtime, context: DecodeContext | None = None) -> dict[str, Any]:
     """The probe endpoint's answer."""
     return build_report(context or DecodeContext(), runtime.supervisor, versions=versions())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
@@ -25,8 +27,10 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..host.memory import HostMemory
+    from ..host.runtime import Runtime
     from ..report import Report
+
+_log = logging.getLogger("vram_supervisor.nodes")
 
 
 class HwSupporter(io.ComfyNode):
@@ -96,7 +100,7 @@ class HwSupporter(io.ComfyNode):
         hold_for_job(here, node_id, for_job, report)
         not_yet_applied(widgets, report)
         if vae is not None:
-            report.vae_tiling_suggestion = _suggestion(vae, here.memory, report)
+            report.vae_tiling_suggestion = _suggestion(vae, here, report)
         if widgets["console_log"]:
             log_report("HW Supporter", report)
         return io.NodeOutput(model if bound is None else bound, clip, vae, report.as_json())
@@ -120,10 +124,14 @@ def not_yet_applied(widgets: dict[str, Any], report: Report) -> None:
         )
 
 
-def _suggestion(vae: Any, memory: HostMemory, report: Report) -> dict[str, Any] | None:
-    """Advice must not fail the node: the VAE may not be what its formulas expect."""
+def _suggestion(vae: Any, here: Runtime, report: Report) -> dict[str, Any] | None:
+    """Advice must not fail the node, for the VAE may be anything; nor hold it up."""
+    forecasts = partial(here.forecaster.forecast, patient=False)
     try:
-        return tiling_suggestion(vae, memory)
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as problem:
+        return tiling_suggestion(vae, here.memory, forecasts)
+    except Exception as problem:
+        if here.memory.is_interrupt(problem):
+            raise
+        _log.info("No tiling suggestion", exc_info=problem)
         report.warnings.append(f"no tiling suggestion for this VAE: {problem}")
         return None

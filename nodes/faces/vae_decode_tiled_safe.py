@@ -13,6 +13,8 @@ from ..decoding import DecodeWish, decode_safely
 from ..host.meter import PeakMeter
 from ..host.runtime import runtime
 from ..report import Report, decode_facts, hardware_facts
+from ..suggestion import suggestion_of
+from ..supporting import advice_facts, decode_advice
 from .common import CATEGORY, choice
 
 _log = logging.getLogger("vram_supervisor.nodes")
@@ -95,12 +97,17 @@ class VaeDecodeTiledSafe(io.ComfyNode):
         )
         watched = here.supervisor
         meter = PeakMeter(str(vae.device), watched.counter, watched.peaks)
-        decoded = decode_safely(samples["samples"], vae, _wish(widgets), here.memory, meter)
+        decoded = decode_safely(
+            samples["samples"], vae, _wish(widgets), here.memory, meter, here.forecaster.forecast
+        )
         plan = decoded.record.plan
         report.warnings = [*decoded.warnings, *(plan.warnings if plan else ())]
         if widgets["quality"] != "exact":
             report.notes.append("quality has no effect yet: ComfyUI's own decoders are used")
         report.applied = {} if plan is None else {"kind": plan.kind, "tiles": plan.tiles}
+        report.notes += decoded.notes
+        report.vae_tiling_suggestion = suggestion_of(decoded)
+        report.recommendations = advice_facts(here) | decode_advice(report.vae_tiling_suggestion)
         report.decode = decode_facts(decoded)
         _log.info("Safe decode: %s", "; ".join(decoded.record.tried))
         return io.NodeOutput(decoded.images, report.as_json())

@@ -36,6 +36,10 @@ class HostMemory:
         """What this process may still allocate there, torch's unused cache included."""
         return int(self.management.get_free_memory(device))
 
+    def total_bytes(self, device: torch.device) -> int:
+        """All the memory a device has, as decoders that ask are told."""
+        return int(self.management.get_total_memory(device))
+
     def driver_free_bytes(self, device: torch.device) -> int:
         """What the driver calls free: torch's unused cache is not, until it is emptied."""
         if device.type == "cuda":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.metadata
 import logging
 import platform
@@ -10,21 +11,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ...supervisor.http.routes import HISTORY_PATH, PROBE_PATH, add_routes
+from ...supervisor.planning.calibration_store import FILE_NAME, CalibrationStore
+from ...supervisor.planning.families import family_of
 from ...supervisor.planning.recommend import recommend
 from ...supervisor.service import build_supervisor
+from ...supervisor.telemetry.clock import SystemClock
 from ...supervisor.types import DecodeContext
 from ..profiles import profile_reserve_gb
 from .events import connect, harmless
+from .forecast import Forecaster
+from .idle import IdleWorker
 from .jobs import JobFeed, Progress
 from .memory import HostMemory
 from .queue import has_work
 from .queue_watch import QueueWatch
 from .settings import SettingsScope
 from .torch_settings import host_settings
+from .traces import Traces
 from .wishes import Machine, wishes_of_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from ...supervisor.planning.types import Recommendation
     from ...supervisor.service import Supervisor
@@ -39,10 +47,17 @@ HISTORY_FILE: Final = Path("vram_supervisor") / "history.sqlite"
 class Runtime:
     """What the nodes share: supervisor, memory, settings and the feed that follows jobs."""
 
-    def __init__(self, supervisor: Supervisor, memory: HostMemory, scope: SettingsScope) -> None:
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        memory: HostMemory,
+        scope: SettingsScope,
+        forecaster: Forecaster,
+    ) -> None:
         self.supervisor = supervisor
         self.memory = memory
         self.scope = scope
+        self.forecaster = forecaster
         self.before_job: Callable[[], None] = _nothing
         """Called when a job starts, before anything else."""
         self.look_at_queue: Callable[[], None] = _nothing
@@ -62,7 +77,14 @@ class Runtime:
         """The recommendation for the primary device as it is now."""
         device = self.primary()
         reading = None if device is None else self.reading(device.key)
-        return recommend(context or DecodeContext(), device, reading, os_name=platform.system())
+        ram = self.reading("cpu")
+        return recommend(
+            context or DecodeContext(),
+            device,
+            reading,
+            os_name=platform.system(),
+            host_bytes=None if ram is None else ram.free_bytes,
+        )
 
     def machine(self) -> Machine:
         """What decides whether a torch switch does anything here."""
@@ -77,6 +99,7 @@ class Runtime:
 
     def prompt_started(self, prompt: QueuedPrompt | None) -> None:
         """Hold what the prompt's supporter nodes ask for, before any of them runs."""
+        self.forecaster.idle.job_started()
         self.before_job()
         self.scope.release_all()
         if prompt is None:
@@ -87,8 +110,9 @@ class Runtime:
             self.scope.hold(job_owner(node_id), held)
 
     def prompt_ended(self) -> None:
-        """Put every setting back."""
+        """Put every setting back; what had to wait for the job goes on."""
         self.scope.release_all()
+        self.forecaster.idle.job_ended()
 
 
 def _nothing() -> None:
@@ -114,7 +138,8 @@ def runtime() -> Runtime:
     memory = HostMemory(management)
     history = Path(folder_paths.get_user_directory()) / HISTORY_FILE
     supervisor = build_supervisor(history, outside_torch=memory.outside_torch_bytes)
-    built = Runtime(supervisor, memory, SettingsScope(host_settings(management)))
+    forecaster = _forecaster(supervisor, memory, management)
+    built = Runtime(supervisor, memory, SettingsScope(host_settings(management)), forecaster)
     queue = _serve(supervisor)
     if queue is not None:
         feed = connect(partial(_feed, built, queue))
@@ -124,6 +149,25 @@ def runtime() -> Runtime:
             _watch(queue, feed)
     supervisor.start()
     return built
+
+
+def _forecaster(supervisor: Supervisor, memory: HostMemory, management: ModuleType) -> Forecaster:
+    """Forecasts with one store beside the history. What waits at the end is written then."""
+    import folder_paths
+
+    path = Path(folder_paths.get_user_directory()) / HISTORY_FILE.parent / FILE_NAME
+    store = CalibrationStore(path, SystemClock())
+    atexit.register(store.close)
+    idle = IdleWorker(memory.is_interrupt, management.interrupt_current_processing)
+    atexit.register(idle.close)
+    return Forecaster(
+        store,
+        Traces(store, memory.raise_if_interrupted, memory.is_interrupt),
+        idle,
+        lambda: supervisor.devices,
+        memory.total_bytes,
+        family_of,
+    )
 
 
 def _watch(queue: PromptQueue, feed: JobFeed) -> None:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from ...supervisor.planning.cost import ScaledCost
 from ...supervisor.planning.types import DecodeShape
 
 if TYPE_CHECKING:
@@ -17,18 +16,15 @@ if TYPE_CHECKING:
 
     import torch
 
-    from ...supervisor.planning.types import CostModel
+    from ...supervisor.planning.traced_cost import Piece
     from ...supervisor.types import Plan
+
+    BeforePiece: TypeAlias = Callable[[tuple[int, ...]], None]
 
 IMAGE_DIMS: Final = 4
 VIDEO_DIMS: Final = 5
 LEAST_CHUNK: Final = 2
 """Latent frames: core never decodes fewer at once."""
-
-DEFAULT_FACTOR: Final = 1.2
-FACTORS: Final = {"comfy.ldm.wan.vae": 1.9}
-"""Core's hand-written formulas times this: Wan 2.1 was measured at 1 / 0.55 of its formula
-(3 latent frames, H200); the others were measured below theirs and get a small margin."""
 
 FLAT_IN_TIME: Final = frozenset({"comfy.ldm.wan.vae", "comfy.ldm.wan.vae2_2"})
 """Decoders whose memory does not grow with time (measured), though core's formula for Wan 2.1
@@ -84,12 +80,14 @@ class VaeFacts:
         spatial_scale: pixels per latent row and column.
         temporal_scale: frames per latent frame after the first, None for image VAEs.
         tiles_itself: it has its own tiling; ours would fight it.
+        streams_output: it writes finished parts into a buffer it is given.
         pictures: it decodes to pictures (not audio or 1-D latents).
     """
 
     spatial_scale: int
     temporal_scale: int | None
     tiles_itself: bool
+    streams_output: bool
     pictures: bool
     image_only: bool
     family_module: str
@@ -103,11 +101,11 @@ def read_facts(vae: Vae) -> VaeFacts:
     """Read what the object tells, by feature."""
     model = getattr(vae, "first_stage_model", None)
     latent_dim = getattr(vae, "latent_dim", None)
-    chunked = bool(getattr(model, "comfy_has_chunked_io", False))
     return VaeFacts(
         spatial_scale=int(vae.spacial_compression_decode()),
         temporal_scale=vae.temporal_compression_decode(),
-        tiles_itself=bool(getattr(vae, "handles_tiling", False)) or chunked,
+        tiles_itself=bool(getattr(vae, "handles_tiling", False)),
+        streams_output=bool(getattr(model, "comfy_has_chunked_io", False)),
         pictures=latent_dim != 1 and getattr(vae, "extra_1d_channel", None) is None,
         image_only=latent_dim == IMAGE_DIMS - 2,
         family_module=type(model).__module__,
@@ -134,10 +132,10 @@ def repeat_last_frame(latent: torch.Tensor) -> torch.Tensor:
 
 
 def shape_of(latent: torch.Tensor, facts: VaeFacts) -> DecodeShape:
-    """Sizes of a picture latent; one item, for the executor splits batches by itself."""
+    """Sizes of a picture latent."""
     frames = latent.shape[2] if latent.ndim == VIDEO_DIMS else None
     return DecodeShape(
-        batch=1,
+        batch=int(latent.shape[0]),
         channels=int(latent.shape[1]),
         frames=frames,
         height=int(latent.shape[-2]),
@@ -147,24 +145,44 @@ def shape_of(latent: torch.Tensor, facts: VaeFacts) -> DecodeShape:
     )
 
 
-def cost_of(vae: Vae, facts: VaeFacts, channels: int) -> CostModel:
-    """The host's formula for this VAE, times what covers its known errors."""
-
-    def formula(batch: int, frames: int | None, height: int, width: int) -> float:
-        time = () if frames is None else (frames,)
-        return vae.memory_used_decode((batch, channels, *time, height, width), vae.vae_dtype)
-
-    return ScaledCost(formula, FACTORS.get(facts.family_module, DEFAULT_FACTOR))
+def piece_of(latent_shape: tuple[int, ...]) -> Piece:
+    """[B, C, H, W] or [B, C, T, H, W] as batch, frames, height and width."""
+    frames = latent_shape[2] if len(latent_shape) == VIDEO_DIMS else None
+    return (latent_shape[0], frames, latent_shape[-2], latent_shape[-1])
 
 
-def decode_whole(vae: Vae, latent: torch.Tensor) -> torch.Tensor:
+def pieces_of(latent_shape: tuple[int, ...], facts: VaeFacts, plan: Plan) -> list[Piece]:
+    """Every size of piece that following a plan decodes at once, cut to the latent."""
+    batch, frames, height, width = piece_of(latent_shape)
+    if plan.tile_size is None:
+        return [(min(batch, plan.batch or batch), frames, height, width)]
+    sizes = _tile_sizes(latent_shape, facts, plan)
+    rows, columns, chunk = sizes["tile_y"], sizes["tile_x"], sizes["tile_t"]
+    if rows is None or columns is None:
+        return [(1, frames, height, width)]
+    if frames is not None:
+        chunk = frames if chunk is None else min(frames, chunk)
+    passes = [(rows, columns)]
+    if frames is None and not facts.tiles_itself:
+        passes += [(rows // 2, columns * 2), (rows * 2, columns // 2)]
+    cut = dict.fromkeys((min(height, down), min(width, across)) for down, across in passes)
+    return [(1, chunk, *edges) for edges in cut]
+
+
+def decode_whole(
+    vae: Vae, latent: torch.Tensor, before_piece: BeforePiece | None = None
+) -> torch.Tensor:
     """Core's decode in one piece.
+
+    Args:
+        before_piece: told the shape of each part that is decoded at once, for core may take a
+            batch apart; may raise.
 
     Raises:
         WholeDecodeRanOut: it ran out of memory. Core would now retry in small tiles without
             a word; a copy of the object, sharing model and patcher, raises there instead.
     """
-    honest: Vae = copy.copy(vae)
+    honest = copy.copy(vae) if before_piece is None else _watched(vae, before_piece)
     for name in _FALLBACKS:
         if hasattr(honest, name):
             setattr(honest, name, _raise_instead)
@@ -176,16 +194,17 @@ def _raise_instead(*_args: object, **_kwargs: object) -> torch.Tensor:
 
 
 def decode_in_tiles(
-    vae: Vae, latent: torch.Tensor, facts: VaeFacts, plan: Plan, before_tile: Callable[[], None]
+    vae: Vae, latent: torch.Tensor, facts: VaeFacts, plan: Plan, before_piece: BeforePiece
 ) -> torch.Tensor:
     """Core's tiled decode with the plan's sizes.
 
     Args:
-        before_tile: called before each tile and may raise, since core's tiled video decode
-            never asks for an interrupt. Not called for VAEs that tile themselves.
+        before_piece: told the shape of each tile before it is decoded; may raise, since core's
+            tiled video decode never asks for an interrupt. Not called for VAEs that tile
+            themselves.
     """
-    watched = vae if facts.tiles_itself else _watched(vae, before_tile)
-    return watched.decode_tiled(latent, **_tile_sizes(latent, facts, plan))
+    watched = vae if facts.tiles_itself else _watched(vae, before_piece)
+    return watched.decode_tiled(latent, **_tile_sizes(tuple(latent.shape), facts, plan))
 
 
 def asked_of_host(vae: Vae, latent: torch.Tensor, facts: VaeFacts, plan: Plan) -> int:
@@ -194,19 +213,21 @@ def asked_of_host(vae: Vae, latent: torch.Tensor, facts: VaeFacts, plan: Plan) -
     shape = tuple(latent.shape)
     bounded = getattr(vae, "_tile_bounded_shape", None)
     if plan.tile_size is not None and bounded is not None:
-        sizes = _tile_sizes(latent, facts, plan)
+        sizes = _tile_sizes(shape, facts, plan)
         shape = bounded(shape, sizes["tile_x"], sizes["tile_y"], sizes["tile_t"])
     return int(vae.memory_used_decode(shape, vae.vae_dtype))
 
 
-def _tile_sizes(latent: torch.Tensor, facts: VaeFacts, plan: Plan) -> dict[str, int | None]:
+def _tile_sizes(
+    latent_shape: tuple[int, ...], facts: VaeFacts, plan: Plan
+) -> dict[str, int | None]:
     """The plan's sizes, turned from pixels and frames to latents."""
     scale = facts.spatial_scale
     tile = None if plan.tile_size is None else max(1, plan.tile_size // scale)
     overlap = None if plan.overlap is None else plan.overlap // scale
     tile_t, overlap_t = None, None
-    if latent.ndim == VIDEO_DIMS and facts.temporal_scale is not None:
-        tile_t, overlap_t = _chunk(latent.shape[2], facts.temporal_scale, plan)
+    if len(latent_shape) == VIDEO_DIMS and facts.temporal_scale is not None:
+        tile_t, overlap_t = _chunk(latent_shape[2], facts.temporal_scale, plan)
     return {
         "tile_x": tile,
         "tile_y": tile,
@@ -217,23 +238,23 @@ def _tile_sizes(latent: torch.Tensor, facts: VaeFacts, plan: Plan) -> dict[str, 
 
 
 class _WatchedDecoder:
-    """A decoder that asks before each piece; in all else the decoder it stands for."""
+    """A decoder that tells of each piece first; in all else the decoder it stands for."""
 
-    def __init__(self, model: Any, before_tile: Callable[[], None]) -> None:
-        self._model, self._before_tile = model, before_tile
+    def __init__(self, model: Any, before_piece: BeforePiece) -> None:
+        self._model, self._before_piece = model, before_piece
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def decode(self, *latent: Any, **options: Any) -> Any:
-        self._before_tile()
-        return self._model.decode(*latent, **options)
+    def decode(self, latent: Any, *others: Any, **options: Any) -> Any:
+        self._before_piece(tuple(latent.shape))
+        return self._model.decode(latent, *others, **options)
 
 
-def _watched(vae: Vae, before_tile: Callable[[], None]) -> Vae:
+def _watched(vae: Vae, before_piece: BeforePiece) -> Vae:
     """A copy of the object, sharing model and patcher, with its decoder watched."""
     watched: Vae = copy.copy(vae)
-    watched.first_stage_model = _WatchedDecoder(vae.first_stage_model, before_tile)
+    watched.first_stage_model = _WatchedDecoder(vae.first_stage_model, before_piece)
     return watched
 
 

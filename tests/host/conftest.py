@@ -16,6 +16,8 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -118,26 +120,46 @@ def _json(body):
 
 @pytest.fixture(scope="session")
 def comfy(tmp_path_factory):
-    installation = Path(os.environ["COMFYUI_PATH"]).resolve()
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
     base = tmp_path_factory.mktemp("comfyui")
-    make_base(base, installation, python)
+    make_base(base, installation(), python())
+    with started(base) as running:
+        yield running
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    """Starts servers on ``tmp_path``, one after the other."""
+    make_base(tmp_path, installation(), python())
+    return partial(started, tmp_path)
+
+
+@contextmanager
+def started(base):
+    """A server on a base directory that ``make_base`` made; stopped at the end."""
     port = free_port()
     with (base / "comfyui.log").open("wb") as log:
         process = subprocess.Popen(
-            command(python, installation, base, port),
+            command(python(), installation(), base, port),
             cwd=base,
-            env=environment(base, python),
+            env=environment(base, python()),
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    running = Comfy(process, port, base, installation)
+    running = Comfy(process, port, base, installation())
     try:
         wait_for_start(running)
         yield running
     finally:
         process.terminate()
         process.wait(30)
+
+
+def installation():
+    return Path(os.environ["COMFYUI_PATH"]).resolve()
+
+
+def python():
+    return os.environ.get("COMFYUI_PYTHON", sys.executable)
 
 
 def make_base(base, installation, python):
@@ -172,7 +194,7 @@ def command(python, installation, base, port):
 
 def environment(base, python):
     lent = base / "lent"
-    lent.mkdir()
+    lent.mkdir(exist_ok=True)
     for module in BORROWED:
         asked = subprocess.run([python, "-c", f"import {module}"], check=False, capture_output=True)
         if asked.returncode != 0:

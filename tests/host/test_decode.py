@@ -66,17 +66,23 @@ def test_manual_tiles_equal_cores_tiled_node_with_the_same_sizes(comfy):
 
 def test_a_budget_below_the_need_tiles_a_video_into_the_same_shape(comfy):
     sizes = {"channels": 16, "frames": 2, "height": 12, "width": 16}
-    seen = comfy.succeed(compared(WAN, sizes, vram_budget_gb=0.12))
+    whole = json.loads(comfy.succeed(compared(WAN, sizes))["report"])["prediction"]
+    budget = 0.7 * whole["predicted_peak_bytes"]
+    seen = comfy.succeed(compared(WAN, sizes, vram_budget_gb=budget / GiB))
     assert seen["compare"]["a"] == seen["compare"]["b"] == [5, 96, 128, 3]
     report = json.loads(seen["report"])
     assert report["plan"]["kind"] == "tiled"
     assert report["plan"]["tiles"] > 1
-    assert report["plan"]["predicted_peak_bytes"] <= report["budget_bytes"] <= 0.12 * GiB
+    assert report["plan"]["predicted_peak_bytes"] <= report["budget_bytes"] <= budget
+    assert any(plan["kind"] == "whole" and not plan["fits"] for plan in report["plans"])
     assert report["plan"]["temporal_size"] is None, "Wan does not grow with time"
 
 
 def test_tile_off_is_a_wish_that_yields_to_the_budget_with_a_warning(comfy):
-    prompt = compared(KL, {"height": 24, "width": 24}, tile=False, vram_budget_gb=0.25)
+    sizes = {"height": 32, "width": 32}
+    whole = json.loads(comfy.succeed(compared(KL, sizes))["report"])["prediction"]
+    budget = 0.6 * whole["predicted_peak_bytes"]
+    prompt = compared(KL, sizes, tile=False, vram_budget_gb=budget / GiB)
     report = json.loads(comfy.succeed(prompt)["report"])
     assert report["plan"]["kind"] == "tiled"
     assert any("tile is off" in warning for warning in report["warnings"])
@@ -87,12 +93,53 @@ def test_the_report_has_every_documented_key(comfy):
     assert report.keys() >= {
         "profile", "requested", "applied", "effective", "warnings", "notes", "recommendations",
         "hardware_probe", "vae_tiling_suggestion", "hardware", "platform", "timing_ms", "plan",
-        "measured_peak_bytes", "budget_bytes", "free_bytes", "ladder",
+        "measured_peak_bytes", "budget_bytes", "free_bytes", "ladder", "prediction", "plans",
+        "chosen", "why", "measured_seconds",
+    }  # fmt: skip
+    assert report["prediction"].keys() == {
+        "predicted_peak_bytes", "base_bytes", "source", "reason", "dry_run", "seconds",
     }  # fmt: skip
     assert report["plan"].keys() >= {
         "kind", "tiles", "tile_size", "overlap", "temporal_size", "temporal_overlap", "quality",
         "reason", "predicted_peak_bytes",
     }  # fmt: skip
+
+
+def test_the_report_says_what_was_predicted_and_advises_what_was_planned(comfy):
+    sizes = {"height": 24, "width": 40}
+    report = json.loads(comfy.succeed(compared(KL, sizes))["report"])
+    prediction = report["prediction"]
+    assert prediction["dry_run"] in {"run", "memory", "disk"}
+    assert 0 < prediction["base_bytes"] <= prediction["predicted_peak_bytes"]
+    assert report["plan"]["predicted_peak_bytes"] == prediction["predicted_peak_bytes"]
+    assert report["plans"][report["chosen"]]["kind"] == "whole"
+    assert "whole: needs" in report["why"]
+    assert report["vae_tiling_suggestion"]["for"] == "320 x 192 px"
+    assert report["vae_tiling_suggestion"]["tile"] is False
+    assert report["recommendations"]["tile"] is False
+    assert report["recommendations"]["profile"]
+
+
+def test_the_second_decode_of_a_shape_needs_no_dry_run(comfy, salt):
+    sizes = {"channels": 16, "frames": 2, "height": 10, "width": 14}
+    told = [
+        json.loads(comfy.succeed(compared(WAN, sizes | {"seed": salt + n}))["report"])
+        for n in range(2)
+    ]
+    assert [each["prediction"]["dry_run"] for each in told] == ["run", "memory"]
+    bases = {each["prediction"]["base_bytes"] for each in told}
+    assert len(bases) == 1
+
+
+def test_a_decoder_that_cannot_be_dry_run_is_decoded_all_the_same(comfy, salt):
+    prompt = failing("looks at values", seed=salt)
+    prompt["core"] = node("VAEDecode", samples=link("latent"), vae=link("loaded"))
+    prompt["compare"] = node("HostTestCompare", a=link("safe"), b=link("core"))
+    seen = comfy.succeed(prompt)
+    report = json.loads(seen["report"])
+    assert seen["compare"]["difference"] == 0
+    assert report["prediction"]["dry_run"] == "formula"
+    assert any("cannot be dry-run" in note for note in report["notes"])
 
 
 def test_last_frame_fix_keeps_the_frame_count(comfy):

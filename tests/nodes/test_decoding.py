@@ -9,8 +9,9 @@ from support.instruments import CUDA, make_sample
 
 from vram_supervisor.nodes import decoding
 from vram_supervisor.nodes.decoding import DecodeWish, decode_safely
+from vram_supervisor.nodes.host.forecast import Prediction
 from vram_supervisor.nodes.host.meter import Measured, PeakMeter
-from vram_supervisor.nodes.host.vae import WholeDecodeRanOut, cost_of, decode_whole, read_facts
+from vram_supervisor.nodes.host.vae import WholeDecodeRanOut, decode_whole, read_facts
 from vram_supervisor.supervisor.errors import DecodeFailedError
 from vram_supervisor.supervisor.planning.types import PlanRequest
 from vram_supervisor.supervisor.telemetry.peaks import PeakBook
@@ -46,6 +47,9 @@ class Model:
 class Vae:
     """Repeats each latent pixel, 8 by 8 and 4 frames per latent frame after the first."""
 
+    at_once = 100
+    """Items that it decodes together."""
+
     def __init__(self, *, video=False, largest=1 << 30, handles_tiling=False, problem=OutOfMemory):
         self.device = torch.device("cpu")
         self.vae_dtype = torch.float32
@@ -68,6 +72,8 @@ class Vae:
     def decode(self, latent):
         """As core's: an OOM is swallowed and tiled, quietly."""
         self.calls.append(("whole", tuple(latent.shape)))
+        for items in latent.split(self.at_once):
+            self.first_stage_model.decode(items)
         try:
             return self._pixels(latent)
         except OutOfMemory:
@@ -136,6 +142,36 @@ class Counter:
         return self.looks[self.look][1]
 
 
+class Told:
+    """A forecast that says 120 bytes for each latent pixel, and keeps what it is taught."""
+
+    def __init__(self, need=None, *, wants_probe=False, allocator="cpu"):
+        self.need = need or (lambda batch, frames, height, width: 120 * batch * height * width)
+        self.probe, self.allocator = wants_probe, allocator
+        self.notes = []
+        self.learned = []
+
+    def __call__(self, vae, latent_shape):
+        return self
+
+    def need_bytes(self, *piece):
+        return self.need(*piece)
+
+    def hungriest(self, pieces, *, exact=False):
+        piece = max(pieces, key=lambda each: self.need(*each))
+        need = self.need(*piece)
+        return Prediction(piece, need, need, "prior", "as told", "formula")
+
+    def time_model(self):
+        return None
+
+    def wants_probe(self):
+        return self.probe
+
+    def learn(self, piece, outcome):
+        self.learned.append((piece, outcome))
+
+
 def meter_of(counter, device="cuda:0"):
     return PeakMeter(device, counter, PeakBook(counter, StillClock(), [device]))
 
@@ -144,7 +180,9 @@ def decode(samples, vae, *, memory=None, **wish):
     options = {"last_frame_fix": False, "budget_cap_bytes": 0, "keep_latent": True, **wish}
     request = options.pop("request", PlanRequest())
     meter = options.pop("meter", None) or meter_of(Counter((None, None)), "cpu")
-    return decode_safely(samples, vae, DecodeWish(request, **options), memory or Memory(), meter)
+    told = options.pop("told", None) or Told()
+    wish = DecodeWish(request, **options)
+    return decode_safely(samples, vae, wish, memory or Memory(), meter, told)
 
 
 @pytest.fixture
@@ -253,11 +291,11 @@ def test_the_failed_attempts_tensors_are_let_go_before_the_next_attempt():
 
 def test_a_temporal_chunk_is_given_in_latent_frames():
     vae = Vae(video=True)
-    vae.memory_used_decode = lambda shape, dtype: 100 * shape[-1] * shape[-2] * shape[-3]
+    told = Told(lambda batch, frames, height, width: 100 * height * width * frames)
     request = PlanRequest(
         manual=True, tile_size=64, overlap=16, temporal_size=16, temporal_overlap=8
     )
-    decode(torch.rand(1, 16, 12, 16, 16), vae, request=request)
+    decode(torch.rand(1, 16, 12, 16, 16), vae, request=request, told=told)
     assert vae.calls == [
         ("tiled", {"tile_x": 8, "tile_y": 8, "overlap": 2, "tile_t": 4, "overlap_t": 2})
     ]
@@ -508,14 +546,6 @@ def test_a_meter_forgets_its_last_block():
         assert meter.measured == Measured()
 
 
-def test_wan_is_planned_with_the_factor_its_formula_needs():
-    facts = read_facts(Vae(video=True))
-    assert facts.family_module == Model.__module__
-    plain = cost_of(Vae(), facts, 4).need_bytes(1, None, 10, 10)
-    wan = replace(facts, family_module="comfy.ldm.wan.vae")
-    assert cost_of(Vae(), wan, 4).need_bytes(1, None, 10, 10) > plain >= 10_000
-
-
 def test_wan_is_never_cut_through_time_unless_by_hand():
     facts = read_facts(Vae(video=True))
     wan = replace(facts, family_module="comfy.ldm.wan.vae")
@@ -555,3 +585,174 @@ def test_a_decode_that_fails_is_not_watched_any_more():
     with pytest.raises(LookupError), PeakMeter("cuda:0", counter, book):
         raise LookupError
     assert book.open_watches == 0
+
+
+def on_a_gpu(vae):
+    """As if it decoded on a card: what is measured is learned there."""
+    vae.device = torch.device("cuda:0")
+    return vae
+
+
+class Card(Memory):
+    """Its reserve is 0 and no weights are missing."""
+
+    def reserve_bytes(self):
+        return 0
+
+    def missing_weights_bytes(self, patcher):
+        return 0
+
+    def load(self, patcher, needed_bytes, *, entirely=False):
+        pass
+
+
+def gpu_decode(samples, allocator, told, *, memory=None, **options):
+    vae = on_a_gpu(Working(allocator, **options))
+    decoded = decode(
+        samples, vae, memory=memory or Card(), meter=meter_of(allocator), told=told
+    )  # fmt: skip
+    return vae, decoded
+
+
+def test_a_measured_decode_is_learned_with_its_time_pixels_and_pieces():
+    told = Told()
+    _, decoded = gpu_decode(image(3), Allocator(), told)
+    ((piece, outcome),) = told.learned
+    assert piece == (3, None, 8, 6)
+    assert (outcome.measured_bytes, outcome.exact, outcome.failed) == (2 * GiB, True, False)
+    assert outcome.seconds == decoded.seconds > 0
+    assert (outcome.pixels, outcome.tiles) == (3 * 64 * 48, 1)
+    assert decoded.prediction.peak_bytes == 120 * 3 * 8 * 6
+
+
+def test_where_core_takes_a_batch_apart_the_part_is_what_was_measured():
+    allocator, told = Allocator(), Told()
+    vae = on_a_gpu(Working(allocator))
+    vae.at_once = 1
+    decode(image(3), vae, memory=Card(), meter=meter_of(allocator), told=told)
+    assert [piece for piece, _ in told.learned] == [(1, None, 8, 6)]
+    assert told.learned[0][1].tiles == 3
+
+
+def test_a_peak_that_is_only_bounded_is_learned_as_a_lower_bound():
+    told, allocator = Told(), Allocator(18 * GiB)
+    allocator.hold(-18 * GiB)  # the mark stays, so it is no peak of what follows
+
+    class Sampled(Working):
+        def _pixels(self, latent, *, check=True):
+            self.allocator.hold(GiB)
+            return super()._pixels(latent, check=check)
+
+    vae = on_a_gpu(Sampled(allocator))
+    decode(image(), vae, memory=Card(), meter=meter_of(allocator), told=told)
+    ((_, outcome),) = told.learned
+    assert not outcome.exact
+    assert outcome.measured_bytes == GiB, "what is still held at the end is known"
+
+
+def test_a_decode_whose_peak_stays_unknown_still_teaches_its_time():
+    told, allocator = Told(), Allocator(18 * GiB)
+    allocator.hold(-18 * GiB)
+    vae = on_a_gpu(Working(allocator))
+    decode(image(), vae, memory=Card(), meter=meter_of(allocator), told=told)
+    ((_, outcome),) = told.learned
+    assert (outcome.measured_bytes, outcome.exact) == (0, False)
+    assert outcome.seconds > 0
+
+
+def test_a_decode_that_ran_out_teaches_that_it_needs_more_than_was_free():
+    told = Told()
+    latent = torch.rand(1, 4, 64, 64)
+    _, decoded = gpu_decode(latent, Allocator(), told, memory=Card(free=3 * GiB), largest=16 * 16)
+    assert decoded.record.tried[0] == "whole: ran out of memory"
+    piece, outcome = told.learned[0]
+    assert piece == (1, None, 64, 64)
+    assert (outcome.measured_bytes, outcome.failed, outcome.exact) == (3 * GiB, True, False)
+
+
+def test_memory_that_another_process_took_meanwhile_does_not_count_as_needed():
+    class Shrinking(Card):
+        def empty_cache(self):
+            self.free = GiB
+
+    told = Told()
+    latent = torch.rand(1, 4, 64, 64)
+    memory = Shrinking(free=3 * GiB)
+    gpu_decode(latent, Allocator(), told, memory=memory, largest=16 * 16, whole=1000)
+    assert told.learned[0][1].measured_bytes == GiB
+
+
+def test_on_the_cpu_nothing_is_learned():
+    told = Told()
+    decode(torch.rand(1, 4, 64, 64), Vae(largest=16 * 16), told=told)
+    assert told.learned == []
+
+
+def test_what_the_native_allocator_cannot_fill_is_no_budget():
+    told = Told(allocator="native")
+    _, decoded = gpu_decode(image(), Allocator(), told, memory=Card(free=12 * GiB))
+    assert decoded.record.budget_bytes == 10 * GiB
+    assert decoded.record.free_bytes == 12 * GiB
+
+
+def test_before_an_unknown_decoders_first_plan_a_corner_is_decoded_to_measure():
+    told = Told(wants_probe=True)
+    vae, decoded = gpu_decode(torch.rand(2, 4, 64, 64), Allocator(), told)
+    assert vae.calls == [("whole", (1, 4, 8, 8)), ("whole", (2, 4, 64, 64))]
+    assert told.learned[0][0] == (1, None, 8, 8)
+    assert decoded.record.tried[0] == "a small corner, to measure: done"
+    assert tuple(decoded.images.shape) == (2, 512, 512, 3)
+
+
+def test_a_corner_that_the_decoder_refuses_does_not_fail_the_decode():
+    class NotSmall(Working):
+        def _pixels(self, latent, *, check=True):
+            if latent.shape[-1] < 16:
+                raise ValueError("too small")
+            return super()._pixels(latent, check=check)
+
+    allocator = Allocator()
+    vae = on_a_gpu(NotSmall(allocator))
+    decoded = decode(
+        torch.rand(1, 4, 64, 64), vae, memory=Card(), meter=meter_of(allocator),
+        told=Told(wants_probe=True),
+    )  # fmt: skip
+    assert decoded.record.tried == ["a small corner, to measure: ValueError", "whole: done"]
+
+
+def test_an_interrupt_during_the_corner_stays_one(kept):
+    vae = on_a_gpu(Working(Allocator(), largest=0, problem=OldInterrupt()))
+    with pytest.raises(OldInterrupt):
+        decode(image(), vae, memory=Card(), meter=meter_of(vae.allocator),
+               told=Told(wants_probe=True))  # fmt: skip
+    assert len(kept) == 1
+
+
+def test_the_report_tells_predicted_measured_free_and_why():
+    from vram_supervisor.nodes.report import decode_facts
+
+    _, decoded = gpu_decode(image(), Allocator(), Told(), memory=Card(free=12 * GiB))
+    facts = decode_facts(decoded)
+    need = 120 * 8 * 6
+    assert facts["prediction"] == {
+        "predicted_peak_bytes": need, "base_bytes": need, "source": "prior",
+        "reason": "as told", "dry_run": "formula", "seconds": None,
+    }  # fmt: skip
+    assert facts["measured_peak_bytes"] == 2 * GiB
+    assert facts["measured_seconds"] is not None
+    assert facts["free_bytes"] == facts["budget_bytes"] == 12 * GiB
+    assert facts["plans"][facts["chosen"]]["kind"] == facts["plan"]["kind"] == "whole"
+    assert facts["why"].startswith("whole: needs ")
+    assert facts["why"].endswith("(as told)")
+
+
+def test_the_suggestion_for_what_was_decoded_is_its_plan_as_widget_values():
+    from vram_supervisor.nodes.suggestion import suggestion_of
+
+    need = 120 * 64 * 64
+    decoded = decode(torch.rand(1, 4, 64, 64), Vae(), memory=Memory(free=need // 3))
+    suggestion = suggestion_of(decoded)
+    assert suggestion["tile"]
+    assert suggestion["tile_size"] == decoded.record.plan.tile_size < 512
+    assert suggestion["for"] == "512 x 512 px"
+    assert suggestion["predicted_peak_bytes"] <= need // 3

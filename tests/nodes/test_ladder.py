@@ -45,7 +45,7 @@ class Device:
         self.evictable -= freed
         return freed
 
-    def empty_cache(self):
+    def ran_out(self):
         self.emptied += 1
 
     def check_interrupt(self):
@@ -218,3 +218,21 @@ def test_an_error_that_is_no_oom_passes_through():
 
     with pytest.raises(ValueError, match="broken"):
         climb(Broken(free=70 * MiB))
+
+
+def test_figures_that_change_their_kind_half_way_do_not_end_the_climb():
+    class Turning(PerPixel):
+        """Exact for the whole picture until a tile is asked for: from then on a hundred times."""
+
+        factor = 1
+
+        def need_bytes(self, batch, frames, height, width):
+            if height < 128:
+                self.factor = 100
+            return self.factor * super().need_bytes(batch, frames, height, width)
+
+    device = Device(free=70 * MiB, truth=5 * MiB)
+    record = Record()
+    question = Question(SHAPE, Turning(), PlanRequest(), temporal_tiling=True)
+    Ladder(device, question, record).climb()
+    assert record.plan.kind == "tiled"

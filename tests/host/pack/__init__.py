@@ -195,7 +195,8 @@ class FailingVae(Node):
 
     @classmethod
     def INPUT_TYPES(cls):
-        how = (["out of memory", "out of system memory", "broken", "interrupt", "ask"],)
+        ways = ("out of memory", "out of system memory", "broken", "interrupt", "ask")
+        how = ([*ways, "looks at values"],)
         largest = ("INT", {"default": 0, "min": 0, "max": 1 << 30})
         return {"required": {"vae": ("VAE",), "how": how, "largest_latent_pixels": largest}}
 
@@ -205,10 +206,25 @@ class FailingVae(Node):
         import copy
 
         failing = copy.copy(vae)
+        if how == "looks at values":
+            failing.first_stage_model = LookingDecoder(vae.first_stage_model)
+            return (failing,)
         failing.first_stage_model = FailingDecoder(
             vae.first_stage_model, how, largest_latent_pixels
         )
         return (failing,)
+
+
+class LookingDecoder(torch.nn.Module):
+    """Decides by values, which fake tensors do not have."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.inner = model
+
+    def decode(self, latent, **options):
+        assert latent.float().abs().max().item() > 0
+        return self.inner.decode(latent, **options)
 
 
 class FailingDecoder:
