@@ -17,6 +17,7 @@ from .host.vae import (
     asked_of_host,
     decode_in_tiles,
     decode_whole,
+    expecting,
     piece_of,
     pieces_of,
 )
@@ -141,8 +142,7 @@ class HostExecutor:
     def evict(self, needed_bytes: int) -> int:
         """Unload other models until ``needed_bytes`` can be added."""
         gc.collect()
-        ratio = CAPACITY_RATIO.get(self._allocator or "", UNKNOWN_RATIO)
-        target = int(needed_bytes * ratio) + 1 + self._held_back_bytes()
+        target = int(needed_bytes * self._capacity_ratio()) + 1 + self._held_back_bytes()
         return self._memory.evict(target, self._vae.device, self._patcher)
 
     def ran_out(self) -> None:
@@ -212,21 +212,32 @@ class HostExecutor:
         raise RanOut
 
     def _follow(self, plan: Plan) -> torch.Tensor:
-        vae, latent, facts = self._vae, self._latent, self._facts
+        latent, facts = self._latent, self._facts
         if plan.tile_size is not None:
+            needed_bytes = self._asked(latent, plan)
+            tiling = self._expecting(needed_bytes)
             return self._measured(
-                asked_of_host(vae, latent, facts, plan),
-                lambda: decode_in_tiles(vae, latent, facts, plan, self._begins),
+                needed_bytes, lambda: decode_in_tiles(tiling, latent, facts, plan, self._begins)
             )
         parts = latent.split(plan.batch or max(1, latent.shape[0]))
-        needed_bytes = asked_of_host(vae, parts[0], facts, plan)
-        return self._measured(needed_bytes, lambda: self._each(parts))
+        needed_bytes = self._asked(parts[0], plan)
+        vae = self._expecting(needed_bytes // max(1, parts[0].shape[0]))
+        return self._measured(needed_bytes, lambda: self._each(vae, parts))
 
-    def _each(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _each(self, vae: Vae, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         import torch
 
-        decoded = [decode_whole(self._vae, items, self._begins) for items in parts]
+        decoded = [decode_whole(vae, items, self._begins) for items in parts]
         return decoded[0] if len(decoded) == 1 else torch.cat(decoded)
+
+    def _asked(self, latent: torch.Tensor, plan: Plan) -> int:
+        """What core is to have free for a piece: what was predicted, where anything was."""
+        if self.prediction is None:
+            return asked_of_host(self._vae, latent, self._facts, plan)
+        return int(self.prediction.peak_bytes * self._capacity_ratio()) + 1
+
+    def _expecting(self, needed_bytes: int) -> Vae:
+        return self._vae if self.prediction is None else expecting(self._vae, needed_bytes)
 
     def _begins(self, shape: tuple[int, ...]) -> None:
         """Before each piece."""
@@ -241,6 +252,7 @@ class HostExecutor:
         if self._patcher is not None:
             entirely = bool(getattr(self._vae, "disable_offload", False))
             self._memory.load(self._patcher, needed_bytes, entirely=entirely)
+        self._memory.settle(self._vae.device)
         self._attempt = Attempt(self.free_bytes())
         with self._meter as metered:
             started_s = self._clock()
@@ -273,6 +285,9 @@ class HostExecutor:
     def _predicted(self, forecast: Forecast, plan: Plan, *, exact: bool) -> Prediction:
         pieces = pieces_of(tuple(self._latent.shape), self._facts, plan)
         return forecast.hungriest(pieces, exact=exact)
+
+    def _capacity_ratio(self) -> float:
+        return CAPACITY_RATIO.get(self._allocator or "", UNKNOWN_RATIO)
 
     def _usable(self, size_bytes: int) -> int:
         return usable_bytes(size_bytes, self._allocator)

@@ -90,6 +90,16 @@ class HostMemory:
         options = {"force_full_load": True} if entirely else {}
         self.management.load_models_gpu([patcher], memory_required=needed_bytes, **options)
 
+    def settle(self, device: torch.device) -> None:
+        """Make the process's first matrix product on a GPU, if it has not made one yet: cuBLAS
+        takes a workspace for it (32 MiB on an H200) and keeps it, which would else count as
+        need of the first decode."""
+        if device.type == "cuda":
+            import torch
+
+            values = torch.ones((16, 16), device=device)
+            torch.mm(values, values)
+
     def unload_all(self) -> None:
         """Unload every model from every device."""
         self.management.unload_all_models()

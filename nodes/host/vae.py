@@ -207,6 +207,18 @@ def decode_in_tiles(
     return watched.decode_tiled(latent, **_tile_sizes(tuple(latent.shape), facts, plan))
 
 
+def expecting(vae: Vae, needed_bytes: int) -> Vae:
+    """A copy of the object, sharing model and patcher, that believes one item to need
+    ``needed_bytes`` whatever its size: core then evicts for that, not for its own formula."""
+
+    def memory_used_decode(_shape: tuple[int, ...], _dtype: torch.dtype) -> float:
+        return max(1, needed_bytes)
+
+    believing = copy.copy(vae)
+    believing.memory_used_decode = memory_used_decode
+    return believing
+
+
 def asked_of_host(vae: Vae, latent: torch.Tensor, facts: VaeFacts, plan: Plan) -> int:
     """Bytes that core will want free for a planned decode: for one tile, or on hosts that do
     not know that yet for the whole latent."""

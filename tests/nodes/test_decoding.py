@@ -128,6 +128,9 @@ class Memory:
     def load(self, patcher, needed_bytes, *, entirely=False):
         raise AssertionError("there is no patcher to load")
 
+    def settle(self, device):
+        self.settled = device
+
 
 class Counter:
     """Before the work, and after it: (live bytes, high-water mark) of torch's allocator."""
@@ -417,7 +420,7 @@ def test_a_vae_that_tiles_itself_is_given_its_own_decoder():
 
     vae = Own(video=True, handles_tiling=True)
     decode(torch.rand(1, 16, 3, 8, 64), vae, request=MANUAL)
-    assert seen == [vae]
+    assert [each.first_stage_model for each in seen] == [vae.first_stage_model]
 
 
 def test_the_watched_decoder_is_in_all_else_the_decoder_and_the_object_stays_untouched():
@@ -492,7 +495,7 @@ def test_the_weights_are_no_part_of_the_measured_peak():
     vae.disable_offload = True
     decoded = decode(image(), vae, memory=memory, meter=meter_of(allocator))
     assert decoded.measured == Measured(2 * GiB, 2 * GiB, 2 * GiB)
-    assert memory.loads == [("patcher", 100 * 8 * 6, True)]
+    assert memory.loads == [("patcher", 120 * 8 * 6 + 1, True)]
 
 
 def test_a_model_evicted_for_the_decode_does_not_make_the_peak_nothing():
@@ -527,14 +530,33 @@ def test_weights_that_do_not_fit_are_an_attempt_that_ran_out():
     assert decoded.record.plan.kind == "tiled"
 
 
-def test_for_tiles_the_host_is_asked_for_as_much_as_core_asks():
-    vae = Working(Allocator())
-    vae._tile_bounded_shape = lambda shape, x, y, t: (*shape[:-2], min(shape[-2], y), x)
+class Believing(Working):
+    """Notes what core would evict for."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.believed = []
+
+    def _pixels(self, latent, *, check=True):
+        self.believed.append(self.memory_used_decode(tuple(latent.shape), torch.float32))
+        return super()._pixels(latent, check=check)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "batch", "request_", "asked", "believed"),
+    [
+        ("a tile needs what was predicted for it", 2, MANUAL, 120 * 8 * 8 + 1, 120 * 8 * 8 + 1),
+        ("a picture likewise", 1, PlanRequest(), 120 * 64 * 64 + 1, 120 * 64 * 64 + 1),
+        ("core counts items by itself", 3, PlanRequest(), 3 * 120 * 64 * 64 + 1, 120 * 64 * 64),
+    ],
+)
+def test_the_host_makes_room_for_what_was_predicted(sentence, batch, request_, asked, believed):
+    vae = Believing(Allocator())
     memory = Loading(vae.allocator)
-    decode(torch.rand(2, 4, 64, 64), vae, request=MANUAL, memory=memory)
-    del vae._tile_bounded_shape
-    decode(torch.rand(2, 4, 64, 64), vae, request=MANUAL, memory=memory)
-    assert [asked for _, asked, _ in memory.loads] == [100 * 2 * 8 * 8, 100 * 2 * 64 * 64]
+    decode(torch.rand(batch, 4, 64, 64), vae, request=request_, memory=memory)
+    assert [needed for _, needed, _ in memory.loads] == [asked]
+    assert set(vae.believed) == {believed}
+    assert vae.memory_used_decode((1, 4, 8, 8), torch.float32) == 100 * 64
 
 
 def test_a_meter_forgets_its_last_block():
