@@ -13,6 +13,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "scripts"))
 
+from _host_process import pack_environment  # noqa: E402
 from _host_vae_layouts import ZOO  # noqa: E402
 
 DECODED = {
@@ -28,6 +29,9 @@ DECODED = {
     "taehv-h3": [1, 5, 128, 128, 3],
 }
 """Those that a CPU decodes at once: pixels of an 8 x 8 latent of two frames."""
+
+COUNTED = ("kl", "taesd", "cosmos", "stage-a")
+"""Those whose real decode is counted beside the dry run."""
 
 TOLD_WRONG = {"taehv-ltx2", "taesd-flux2"}
 """The host says other scales than its module has; the decoded shape above is the truth."""
@@ -53,9 +57,13 @@ def existing():
 def answers(tmp_path_factory):
     host = os.environ["COMFYUI_PATH"]
     python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    command = [python, HERE / "zoo_answers.py", Path(host).resolve(), ",".join(DECODED)]
+    script = [python, HERE / "zoo_answers.py", Path(host).resolve()]
+    command = [*script, ",".join(DECODED), ",".join(COUNTED)]
     folder = tmp_path_factory.mktemp("zoo")
-    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    with pack_environment() as environment:
+        done = subprocess.run(
+            command, cwd=folder, check=False, capture_output=True, text=True, env=environment
+        )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
 
@@ -86,3 +94,10 @@ def test_random_weights_decode_to_pixels(name, answers):
     assert found["shape"] == DECODED[name]
     assert found["finite"]
     assert found["spread"] > 0, "a flat picture says the weights were not drawn"
+
+
+@pytest.mark.parametrize("name", [each for each in existing() if each.values[0] in COUNTED])
+def test_a_dry_run_counts_what_the_real_decode_holds(name, answers):
+    found = answers["counted"][name]
+    assert "error" not in found, found["error"]
+    assert found["dry"] == pytest.approx(found["real"], rel=0.001)

@@ -1,9 +1,9 @@
 """Loads VAE layouts and says as JSON what ComfyUI made of each. Run by ComfyUI's Python.
 
-    python zoo_answers.py <ComfyUI folder> <names to decode with, separated by commas>
+    python zoo_answers.py <ComfyUI folder> <names to decode with> <names to count bytes of>
 
 Every layout is loaded with weights that nobody writes; those named are loaded again with
-random weights and decode two latent frames of 8 x 8.
+random weights and decode two latent frames of 8 x 8; names are separated by commas.
 """
 
 from __future__ import annotations
@@ -55,6 +55,20 @@ def decoded(name: str) -> dict[str, object]:
     return {"shape": list(pixels.shape), "finite": finite, "spread": float(pixels.std())}
 
 
+def counted(name: str) -> dict[str, object]:
+    """Bytes of live tensors of a real decode, and of the dry run of the same."""
+    from vram_supervisor.nodes.host.dry_runs import trace_vae
+    from vram_supervisor.supervisor.planning.live_bytes import LiveBytes
+
+    vae = load(name, device="cpu", dtype=torch.float32)
+    sample = latent(vae, FRAMES if ZOO[name].temporal_scale else None, SIZE, SIZE)
+    with torch.inference_mode(), LiveBytes() as counter:
+        held = sample.to(vae.vae_dtype, copy=True)  # as ComfyUI holds it while it decodes
+        vae.first_stage_model.decode(held)
+    trace = trace_vae(vae, tuple(sample.shape), fused_attention=False)
+    return {"real": counter.peak_bytes, "dry": trace.tensor_peak_bytes}
+
+
 def answered(question: object, name: str) -> dict[str, object]:
     """Its answer, or what it raised: one must not hide the others."""
     try:
@@ -70,5 +84,6 @@ names = [name for name in sys.argv[2].split(",") if name]
 answers = {
     "loaded": {name: answered(described, name) for name in ZOO},
     "decoded": {name: answered(decoded, name) for name in names},
+    "counted": {name: answered(counted, name) for name in sys.argv[3].split(",")},
 }
 print(json.dumps(answers))
