@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..supervisor.planning.planner import plan_decode, plan_table
 from ..supervisor.planning.types import PlanTable
+from ..supervisor.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ def choose(
         need = exact_need(table.best)
         fits = need <= max(table.best.predicted_peak_bytes, room.most_bytes)
         if fits or request.manual or attempt == ATTEMPTS - 1:
-            return _with_need(table, need)
+            return _with_need(table, need, room)
         table = _weighed(shape, cost, room, request, abilities, times)
     return table
 
@@ -64,8 +65,20 @@ def _weighed(
     return plan_table(shape, cost, room, request, abilities, times=times)
 
 
-def _with_need(table: PlanTable, need_bytes: int) -> PlanTable:
-    """The plan to follow with the need that was asked closely."""
-    plans = list(table.plans)
-    plans[table.chosen] = replace(table.best, predicted_peak_bytes=need_bytes)
+def _with_need(table: PlanTable, need_bytes: int, room: Room) -> PlanTable:
+    """The plan to follow with the need that was asked closely, and what that means."""
+    best, plans = table.best, list(table.plans)
+    if need_bytes == best.predicted_peak_bytes:
+        return table
+    evict_bytes = room.evict_bytes(need_bytes) if room.evictable_bytes > 0 else 0
+    whole = "evict" if evict_bytes else "whole"
+    told = f"asked closely it needs {format_bytes(need_bytes)}"
+    plans[table.chosen] = replace(
+        best,
+        kind=whole if best.kind in {"whole", "evict"} else best.kind,
+        predicted_peak_bytes=need_bytes,
+        fits=need_bytes <= room.most_bytes,
+        evict_bytes=min(evict_bytes, room.evictable_bytes),
+        reason=f"{best.reason}; {told}",
+    )
     return PlanTable(tuple(plans), table.chosen)

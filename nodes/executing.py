@@ -139,6 +139,10 @@ class HostExecutor:
             return 0
         return self._usable(self._memory.evictable_bytes(self._vae.device, self._patcher))
 
+    def host_free_bytes(self) -> int:
+        """Free system memory, for a decode on the CPU."""
+        return self._memory.host_free_bytes()
+
     def evict(self, needed_bytes: int) -> int:
         """Unload other models until ``needed_bytes`` can be added."""
         gc.collect()

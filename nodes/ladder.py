@@ -44,6 +44,10 @@ class Executor(Protocol[_ResultT_co]):
         """What evicting other models would add to that."""
         ...
 
+    def host_free_bytes(self) -> int | None:
+        """Free system memory, None where unknown."""
+        ...
+
     def evict(self, needed_bytes: int) -> int:
         """Free until ``needed_bytes`` may be added; returns how much was freed."""
         ...
@@ -152,7 +156,11 @@ class Ladder(Generic[_ResultT]):
 
     def _first_plan(self, budget_bytes: int) -> Plan:
         asked = self.question
-        room = Room(budget_bytes, self.executor.evictable_bytes())
+        room = Room(
+            budget_bytes,
+            self.executor.evictable_bytes(),
+            host_bytes=self.executor.host_free_bytes(),
+        )
         table = self.record.table = choose(
             asked.shape,
             asked.cost,

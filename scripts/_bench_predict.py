@@ -180,7 +180,7 @@ def _predicted(rows: list[dict[str, Any]], runs: DryRuns) -> list[Predicted]:
                 base,
                 Calibration((), prior).bound(base, shape).bytes / measured,
                 Calibration((), None).bound(base, shape).bytes / measured,
-                () if row["is_first"] else tuple(bound.bytes / measured for bound in warm),
+                tuple(bound.bytes / measured for bound in warm),
             )
         )
     return found

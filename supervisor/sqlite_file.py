@@ -36,12 +36,10 @@ UNWRITABLE: Final = (
 """What SQLite and its binding raise for a value they cannot store."""
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
     """Open the file, making it if need be. The caller sees to it that one thread at a time
-    uses the connection."""
-    return sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-    )
+    uses the connection, and waits ``timeout_s`` for other processes."""
+    return sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
 
 
 class SqliteFile:

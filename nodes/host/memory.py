@@ -40,6 +40,12 @@ class HostMemory:
         """All the memory a device has, as decoders that ask are told."""
         return int(self.management.get_total_memory(device))
 
+    def host_free_bytes(self) -> int:
+        """Free system memory."""
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+
     def driver_free_bytes(self, device: torch.device) -> int:
         """What the driver calls free: torch's unused cache is not, until it is emptied."""
         if device.type == "cuda":

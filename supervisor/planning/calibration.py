@@ -220,20 +220,26 @@ class Calibration:
     ) -> None:
         faults: Counter[str] = Counter()
         exact: list[Measurement] = []
+        odd: list[Measurement] = []
         self._policy = policy
         at_least: list[Measurement] = []
         for each in measurements:
             fault = unusable_because(each, policy)
             if fault is not None:
                 faults[fault] += 1
+                if _has_figures(each):
+                    odd.append(each)
             elif each.is_lower_bound:
                 at_least.append(each)
             else:
                 exact.append(each)
         # Largest first: only those above a prediction are of interest.
-        self._at_least = sorted(at_least, key=lambda each: each.measured_bytes, reverse=True)
+        failed = [*at_least, *(each for each in odd if each.is_lower_bound)]
+        self._at_least = sorted(failed, key=lambda each: each.measured_bytes, reverse=True)
         self._failed_ratios = _largest_first(at_least)
         self._same = _by_shape(exact)
+        # A ratio that is not believed elsewhere still holds where it was measured.
+        self._odd = _by_shape(each for each in odd if not each.is_lower_bound)
         self._ratios = [_largest_first(same)[0] for same in self._same.values()]
         self._highest = max((ratio for _, ratio in self._ratios), default=0.0)
         self._bases = sorted(each.base_bytes for each in exact)
@@ -267,7 +273,7 @@ class Calibration:
         nearness = self._policy.same_base * base_bytes
         ratios = [
             each.ratio
-            for each in self._same.get(shape, ())
+            for each in (*self._same.get(shape, ()), *self._odd.get(shape, ()))
             if abs(each.base_bytes - base_bytes) <= nearness
         ]
         if not ratios:
@@ -378,6 +384,10 @@ def unusable_because(measurement: Measurement, policy: BoundPolicy = DEFAULT_POL
     if measurement.ratio < policy.least_ratio and not measurement.is_lower_bound:
         return f"a ratio below {policy.least_ratio:g}"
     return None
+
+
+def _has_figures(measurement: Measurement) -> bool:
+    return _is_positive(measurement.base_bytes) and _is_positive(measurement.measured_bytes)
 
 
 def _is_positive(value: float) -> bool:

@@ -150,10 +150,13 @@ def _to_json(measurement: Measurement) -> str:
     return json.dumps(asdict(measurement), separators=(",", ":"))
 
 
+_LARGEST: Final = 1 << 63
+
+
 def _measurement(row_id: int, text: str) -> Measurement | None:
     try:
         return _from_json(text)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         _log.warning("Row %s of the calibration is no measurement and is left out.", row_id)
         return None
 
@@ -173,4 +176,7 @@ def _from_json(text: str) -> Measurement:
 
 
 def _is_number_or_unknown(name: str, value: object) -> bool:
-    return isinstance(value, int | float) or (value is None and name in _OPTIONAL)
+    if value is None:
+        return name in _OPTIONAL
+    # Whole numbers beyond 64 bits are damage, and too large to reckon with.
+    return isinstance(value, int | float) and not abs(value) > _LARGEST

@@ -19,6 +19,7 @@ from .calibration_file import CalibrationFile
 from .retention import retained
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
@@ -34,7 +35,15 @@ TEXTS_IN_MEMORY: Final = 16 * MiB
 TOUCH_EVERY_S: Final = 24 * 60 * 60.0
 """A use is noted on disk so often, for noting it is a write."""
 
+PATIENCE_S: Final = 0.25
+"""A decode waits no longer for another process that holds the file; what it measured is then
+written the next time."""
+
 _log = logging.getLogger(__name__)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return connect(path, PATIENCE_S)
 
 
 class CalibrationStore:
@@ -57,7 +66,7 @@ class CalibrationStore:
         *,
         max_bytes: int = MAX_BYTES,
         per_key: int = MEASUREMENTS_PER_KEY,
-        open_connection: Connect = connect,
+        open_connection: Connect = _connect,
     ) -> None:
         self.path = path
         self._clock = clock

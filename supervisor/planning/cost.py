@@ -25,12 +25,16 @@ class FamilyCost:
     """What one VAE family needs, as a CostModel over latent sizes.
 
     Between the dry runs of the table the need is interpolated, which for the largest of
-    several steps that grow in proportion errs upwards; beyond its ends it goes on straight.
+    several steps that grow in proportion errs upwards. Decoders that choose chunks by the size
+    bend that rule: ``table_ratio`` covers what was found between the points. Beyond its ends
+    the need goes on in proportion or, through time where only the output grows, straight.
 
     Attributes:
         areas: latent height times width of the table's columns, growing.
         frames: latent frames of its rows, growing; one row, (1,), for images.
-        base_bytes: tensors and workspace by dry run, one row for each of ``frames``.
+        base_bytes: tensors and workspace by dry run, one row for each of ``frames``; neither
+            falls along a row nor along a column.
+        table_ratio: the largest dry run over the interpolated value at sizes between.
         ratio: the largest measured over base, with a margin.
         small_bytes: always added, for the allocator's granularity.
         time: how long decodes take; measured on one kind of GPU, so a first guess elsewhere.
@@ -57,6 +61,7 @@ class FamilyCost:
     architectures: tuple[str, ...] = ()
     small_bytes: int = DEFAULT_POLICY.small_bytes
     other_versions: tuple[FamilyCost, ...] = ()
+    table_ratio: float = 1.0
 
     def need_bytes(self, batch: int, frames: int | None, height: int, width: int) -> int:
         """Predicted peak of decoding this latent at once, in bytes."""
@@ -65,8 +70,10 @@ class FamilyCost:
     def base_at(self, batch: int, frames: int | None, height: int, width: int) -> int:
         """What a dry run would say: tensors and workspace, in bytes."""
         area = height * width
-        rows = [_on_line(self.areas, row, area) for row in self.base_bytes]
-        own = ceil(batch * _on_line(self.frames, rows, frames or 1))
+        rows = [_on_line(self.areas, row, area, in_proportion=True) for row in self.base_bytes]
+        grows = self.growth == "linear"
+        one = _on_line(self.frames, rows, frames or 1, in_proportion=grows)
+        own = ceil(batch * one * self.table_ratio)
         others = (each.base_at(batch, frames, height, width) for each in self.other_versions)
         return max(own, *others) if self.other_versions else own
 
@@ -82,11 +89,16 @@ class FamilyCost:
         return DecodeShape(1, self.channels, frames, height, width, scale, self.temporal_scale)
 
 
-def _on_line(places: Sequence[int], values: Sequence[float], place: int) -> float:
-    """The value at ``place``: straight between its neighbours, straight on beyond the last
-    one; before the first one, the first, for the need never grows with less to decode."""
+def _on_line(
+    places: Sequence[int], values: Sequence[float], place: int, *, in_proportion: bool
+) -> float:
+    """The value at ``place``: straight between its neighbours; before the first one, the first,
+    for the need never grows with less to decode; beyond the last one, straight on or in
+    proportion to the place."""
     if place <= places[0] or len(places) == 1:
         return values[0]
+    if place > places[-1] and in_proportion:
+        return values[-1] * place / places[-1]
     right = min(bisect_left(places, place), len(places) - 1)
     low, high = places[right - 1], places[right]
     slope = (values[right] - values[right - 1]) / (high - low)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -125,11 +125,22 @@ def _attention_output(query: Tensor, value: Tensor) -> Tensor:
 
 
 def _loose_tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Tensors that modules keep as plain attributes: constants that are no buffers."""
-    for part in module.modules():
-        for value in vars(part).values():
-            if isinstance(value, torch.Tensor):
-                yield value
+    """Tensors that modules keep as plain attributes, in lists and dicts or in modules there."""
+    seen: set[int] = set()
+    waiting: list[object] = list(module.modules())
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, torch.nn.Module):
+            waiting += vars(value).values()
+        elif isinstance(value, dict):
+            waiting += cast("dict[object, object]", value).values()
+        elif isinstance(value, list | tuple | set):
+            waiting += cast("list[object]", value)
 
 
 def _fake(tensor: Tensor) -> Tensor:
@@ -148,8 +159,6 @@ def fake_copy(module: nn.Module, fake: FakeTensorMode, share: Iterable[object] =
     """
     memo: dict[int, object] = {id(each): each for each in share}
     with fake:
-        for tensor in (*module.parameters(), *module.buffers()):
-            memo[id(tensor)] = _fake(tensor)
         for tensor in _loose_tensors(module):
             memo[id(tensor)] = _fake(tensor)
     stand_in = copy.deepcopy(module, memo)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,7 +55,7 @@ def _costs(document: dict[str, Any]) -> dict[str, FamilyCost]:
     gpu = document["measured"]["machine"]["gpu"]
     named = {member: family for family, all_ in document["families"].items() for member in all_}
     return {
-        name: _cost(named[name], layout, _measured(document, name), gpu)
+        name: layout_cost(named[name], layout, _measured(document, name), gpu)
         for name, layout in document["layouts"].items()
     }
 
@@ -66,7 +67,10 @@ def _measured(document: dict[str, Any], name: str) -> _Measured | None:
     return _Measured(found["most_ratio"], found["seconds_per_pixel"], found["decodes"])
 
 
-def _cost(family: str, layout: dict[str, Any], found: _Measured | None, gpu: str) -> FamilyCost:
+def layout_cost(
+    family: str, layout: dict[str, Any], found: _Measured | None = None, gpu: str = ""
+) -> FamilyCost:
+    """The cost of one layout of the table, as ``scripts/calibrate.py`` writes it."""
     title, growth = _TITLES[family]
     source = "dry runs of ComfyUI's decoder in 16-bit"
     ratio, time = UNMEASURED_RATIO, NOMINAL
@@ -84,13 +88,23 @@ def _cost(family: str, layout: dict[str, Any], found: _Measured | None, gpu: str
         video=layout["video"],
         areas=tuple(layout["areas"]),
         frames=tuple(layout["frames"]),
-        base_bytes=tuple(tuple(row) for row in layout["base_bytes"]),
+        base_bytes=_never_falling(layout["base_bytes"]),
+        table_ratio=layout.get("table_ratio", 1.0),
         ratio=ratio,
         measured=found is not None,
         source=f"{source}; its weights take {format_bytes(layout['weight_bytes'])} more",
         time=time,
         architectures=(layout["architecture"],),
     )
+
+
+def _never_falling(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """Each figure at least as large as those of fewer frames and of smaller areas."""
+    raised: list[tuple[int, ...]] = []
+    for row in rows:
+        along = tuple(accumulate(row, max))
+        raised.append(along if not raised else tuple(map(max, along, raised[-1])))
+    return tuple(raised)
 
 
 def _hungriest(members: Sequence[FamilyCost]) -> FamilyCost:

@@ -77,7 +77,10 @@ class LiveBytes(TorchDispatchMode):
 
     def count(self, result: object, given: object) -> None:
         """Count the storages of ``result`` that are neither known nor among ``given``."""
-        fresh = [t for t in _tensors(result) if self._is_new(t)]
+        made = _tensors(result)
+        for tensor in made:
+            self._resized(tensor.untyped_storage())
+        fresh = [t for t in made if self._is_new(t)]
         if not fresh:
             return
         before = {_key(t.untyped_storage()) for t in tree_leaves(given) if _is_tensor(t)}
@@ -89,6 +92,16 @@ class LiveBytes(TorchDispatchMode):
     def is_ignored(self, tensor: Tensor) -> bool:
         """Whether a tensor lies on a storage that was passed as ``ignore``."""
         return _key(tensor.untyped_storage()) in self._ignored_ids
+
+    def _resized(self, storage: torch.UntypedStorage) -> None:
+        """Operations that write into a given tensor may make its storage larger."""
+        key = _key(storage)
+        known = self._live.get(key)
+        if known is None or known[0] == storage.nbytes():
+            return
+        self.live_bytes += storage.nbytes() - known[0]
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        self._live[key] = (storage.nbytes(), known[1])
 
     def _is_new(self, tensor: Tensor) -> bool:
         key = _key(tensor.untyped_storage())

@@ -57,11 +57,9 @@ def trace_from_json(text: str) -> Trace | None:
     try:
         peak_bytes, operations, seconds, steps = json.loads(text)
         trace = Trace(int(peak_bytes), _steps(steps), int(operations), float(seconds))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
-    if not trace.steps or trace.tensor_peak_bytes < 0 or not isfinite(trace.seconds):
-        return None
-    return trace
+    return trace if _is_sane(trace) else None
 
 
 def could_be_peak(steps: Iterable[Step]) -> tuple[Step, ...]:
@@ -71,6 +69,14 @@ def could_be_peak(steps: Iterable[Step]) -> tuple[Step, ...]:
         if not any(_covers(other, step) for other in kept):
             kept.append(step)
     return tuple(kept)
+
+
+def _is_sane(trace: Trace) -> bool:
+    """Whether the figures can be of one decode; a damaged text must not predict too little."""
+    figures = [figure for step in trace.steps for figure in _sizes(step)]
+    if not figures or min(figures) < 0 or not isfinite(trace.seconds):
+        return False
+    return 0 <= trace.tensor_peak_bytes <= max(step.live_bytes for step in trace.steps)
 
 
 def _sizes(step: Step) -> tuple[int, int, int, int]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     Piece: TypeAlias = tuple[int, int | None, int, int]
     """Batch, frames (None for images), height and width of a latent decoded at once."""
 
+BENDS: Final = 1.01
 SMALL_EDGE: Final = 16
 """Latent edge of the second dry run that interpolation rests on."""
 
@@ -37,6 +38,8 @@ class TracedCost:
         self._dry_run = dry_run
         self._bound = bound
         self._exact: dict[Piece, int] = {}
+        self._steps = False
+        """Whether a piece needed more than the straight line said: the line is not trusted."""
         self._lines: dict[tuple[int, int | None], dict[int, int]] = {}
         """Base bytes by area, for each batch and number of frames."""
 
@@ -62,7 +65,7 @@ class TracedCost:
         if area < min(line):
             edge = min(SMALL_EDGE, height, width)
             self._run((batch, frames, edge, edge))
-        return _between(self._lines[batch, frames], area)
+        return _between(self._lines[batch, frames], area, self._steps)
 
     def is_exact(self, batch: int, frames: int | None, height: int, width: int) -> bool:
         """Whether this piece was dry-run."""
@@ -75,17 +78,21 @@ class TracedCost:
         batch, frames, height, width = piece
         base_bytes = self._exact[piece] = self._dry_run(batch, frames, height, width)
         line = self._lines.setdefault((batch, frames), {})
+        if len(line) > 1 and min(line) < height * width < max(line):
+            expected = _between(line, height * width, self._steps)
+            self._steps = self._steps or base_bytes > expected * BENDS
         # Of two pieces of one area (48 x 32, 32 x 48) the hungrier one speaks for both.
         line[height * width] = max(base_bytes, line.get(height * width, 0))
         return base_bytes
 
 
-def _between(line: dict[int, int], area: int) -> int:
-    """On the straight line between the neighbours of ``area``; below the first, the first."""
+def _between(line: dict[int, int], area: int, steps: bool) -> int:  # noqa: FBT001
+    """On the straight line between the neighbours of ``area``; below the first, the first. Of
+    a decoder that is known to step, what the larger neighbour needs."""
     areas = sorted(line)
     right = bisect_left(areas, area)
     high = areas[right]
-    if right == 0 or high == area:
+    if right == 0 or high == area or steps:
         return line[high]
     low = areas[right - 1]
     share = (area - low) / (high - low)

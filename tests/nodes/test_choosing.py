@@ -60,6 +60,7 @@ def test_it_is_planned_again_three_times_at_most():
     table = chosen(cost, 70 * MiB)
     assert len(cost.asked) == ATTEMPTS == 4
     assert table.best.predicted_peak_bytes == 1 << 40, "the truth is told, fitting or not"
+    assert not table.best.fits
 
 
 def test_sizes_given_by_hand_are_kept_whatever_they_need():
@@ -67,6 +68,16 @@ def test_sizes_given_by_hand_are_kept_whatever_they_need():
     table = chosen(cost, 4 * MiB, manual=True, tile_size=256)
     assert table.best.tile_size == 256
     assert len(cost.asked) == 1
+    assert not table.best.fits
+
+
+def test_a_whole_decode_that_closely_asked_needs_an_eviction_says_so():
+    cost = Estimated(truth=1.2)
+    room = Room(70 * MiB, evictable_bytes=50 * MiB)
+    best = choose(SHAPE, cost, room, PlanRequest(), ABLE, exact_need=cost.exact).best
+    assert (best.kind, best.fits) == ("evict", True)
+    assert best.evict_bytes == int(64 * MiB * 1.2) - 70 * MiB
+    assert "asked closely" in best.reason
 
 
 def test_where_nothing_fits_nothing_is_asked():

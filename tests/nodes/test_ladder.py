@@ -37,6 +37,9 @@ class Device:
     def evictable_bytes(self):
         return self.evictable
 
+    def host_free_bytes(self):
+        return 1 << 40
+
     def evict(self, needed_bytes):
         freed = min(self.evictable, max(0, needed_bytes - self.free))
         self.evicted.append(needed_bytes)

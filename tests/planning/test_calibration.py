@@ -455,3 +455,17 @@ def test_what_is_kept(known, limit, kept):
         each = image(edges[name], 1_000_000, abs(ratio), failed=ratio < 0, time_s=time_s + 1)
         names[each] = f"{name}{ratio}"
     assert [names[each] for each in retained(list(names), limit)] == kept
+
+
+def test_a_ratio_that_is_not_believed_elsewhere_holds_where_it_was_measured():
+    odd = image(64, MiB, 40)
+    same = bound_bytes(MiB, [odd], 1.1, shape=PieceShape(1, None, 64, 64), policy=PLAIN)
+    other = bound_bytes(2 * MiB, [odd], 1.1, shape=PieceShape(1, None, 96, 64), policy=PLAIN)
+    assert same.bytes >= 40 * MiB
+    assert other.bytes < 4 * MiB
+
+
+def test_a_failed_allocation_far_above_the_prediction_is_not_forgotten():
+    failed = image(64, MiB, 30, failed=True)
+    found = bound_bytes(MiB, [failed], 1.1, shape=PieceShape(1, None, 64, 64), policy=PLAIN)
+    assert found.bytes > 30 * MiB

@@ -257,3 +257,31 @@ def test_a_module_on_another_device_is_dry_run_without_touching_it():
     assert dry_run_peak(module, Block.forward, TensorSpec((1, 4, 9, 7))) == dry_run_peak(
         Block(2), Block.forward, TensorSpec((1, 4, 9, 7))
     )
+
+
+class Hidden(nn.Module):
+    """Keeps modules where torch does not look for them."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = [nn.Linear(8, 8), {"last": nn.Linear(8, 8)}]
+
+    def forward(self, x):
+        return self.parts[1]["last"](self.parts[0](x))
+
+
+def test_modules_in_plain_lists_are_faked_too():
+    assert dry_run_peak(Hidden(), Hidden.forward, TensorSpec((4, 8))) == 2 * 4 * 8 * 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[Infinity, 1, 1, []]",
+        '[100000, 1, 1, [[-5, "other", 0, 0, 0]]]',
+        '[100000, 1, 1, [[5, "other", 0, 0, 0]]]',
+        "[" * 100_000,
+    ],
+)
+def test_damaged_figures_are_no_trace(text):
+    assert trace_from_json(text) is None

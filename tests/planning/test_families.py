@@ -111,3 +111,19 @@ def test_latent_sizes(sentence, family, context, latent):
 @pytest.mark.parametrize("context", [(None, 720), (1280, None), (0, 720)])
 def test_an_unknown_size_has_no_shape(context):
     assert BY_FAMILY["kl"].shape_for(DecodeContext(*context)) is None
+
+
+@pytest.mark.parametrize("family", sorted(NAMES))
+def test_beyond_the_table_the_need_goes_on_growing(family):
+    sizes = [(1280, 720, 161), (1920, 1088, 321), (3840, 2176, 961), (5120, 2880, 1601)]
+    needs = [need(family, *size) for size in sizes]
+    assert needs == sorted(needs)
+    assert needs[0] > MiB
+
+
+@pytest.mark.parametrize(
+    ("latent", "dry_run_bytes"),
+    [((15, 60, 90), 15_260_000_000), ((13, 60, 90), 14_130_000_000)],
+)
+def test_between_its_points_the_table_covers_the_dry_run(latent, dry_run_bytes):
+    assert BY_FAMILY["cogvideo"].need_bytes(1, *latent) >= dry_run_bytes

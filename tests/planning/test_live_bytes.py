@@ -75,3 +75,12 @@ def test_what_an_operation_made_of_others_holds_in_between_counts():
     assert counter.operations > 1
     assert counter.peak_bytes > 4 * result.numel()
     assert counter.live_bytes == 4 * result.numel()
+
+
+def test_a_storage_that_grows_in_place_counts_as_large_as_it_became():
+    with LiveBytes() as counter:
+        room = torch.empty(0)
+        parts = torch.cat([torch.ones(KIB), torch.ones(KIB)], out=room)
+        room.resize_(3 * KIB)
+    assert counter.live_bytes == 3 * 4 * KIB
+    assert parts is room

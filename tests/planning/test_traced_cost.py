@@ -82,3 +82,14 @@ def test_the_bound_is_applied_to_every_answer():
     cost = cost_of(Decoder(), bound=lambda base_bytes, piece: 2 * base_bytes)
     assert cost.need_bytes(1, None, 64, 64) == 2 * cost.base_bytes(1, None, 64, 64)
     assert cost.exact_bytes(1, None, 20, 20) == 2 * Decoder()(1, None, 20, 20)
+
+
+def test_a_decoder_that_steps_is_no_longer_trusted_to_lie_on_the_line():
+    def stepping(batch, frames, height, width):
+        return 1_000_000 if height * width > 700 else 100_000
+
+    cost = cost_of(stepping)
+    cost.need_bytes(1, 9, 64, 64)
+    assert cost.need_bytes(1, 9, 40, 40) < 1_000_000
+    cost.exact_bytes(1, 9, 32, 32)
+    assert cost.need_bytes(1, 9, 30, 30) == 1_000_000
