@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ..supervisor.planning.allocator import CAPACITY_RATIO, UNKNOWN_RATIO, usable_bytes
 from .host.forecast import Outcome
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from .host.forecast import Prediction
     from .host.memory import HostMemory
     from .host.meter import PeakMeter
+
+
+BELIEVED_FAILURE: Final = 1.5
+"""A decode that ran out is taken to need at most so many times what was predicted."""
 
 
 class Forecast(Protocol):
@@ -133,11 +137,12 @@ class HostExecutor:
         return min(budget, self._cap_bytes) if self._cap_bytes else budget
 
     def evictable_bytes(self) -> int:
-        """Nothing where the wish caps the budget: room made would not be used."""
+        """No more than up to the wish's cap: room made beyond it would not be used."""
+        evictable = self._usable(self._memory.evictable_bytes(self._vae.device, self._patcher))
+        if not self._cap_bytes:
+            return evictable
         free = self._usable(self.free_bytes() - self._held_back_bytes())
-        if self._cap_bytes and self._cap_bytes <= free:
-            return 0
-        return self._usable(self._memory.evictable_bytes(self._vae.device, self._patcher))
+        return min(evictable, max(0, self._cap_bytes - free))
 
     def host_free_bytes(self) -> int:
         """Free system memory, for a decode on the CPU."""
@@ -160,7 +165,11 @@ class HostExecutor:
         if attempt is None or not attempt.shapes:
             return
         free = min(attempt.free_bytes, self.free_bytes())
-        least = max(self._usable(free), self._meter.measured.least_bytes or 0)
+        least = self._usable(free)
+        if self.prediction is not None:
+            # Far more was free than it should need: somebody else took it for a moment.
+            least = min(least, int(self.prediction.peak_bytes * BELIEVED_FAILURE))
+        least = max(least, self._meter.measured.least_bytes or 0)
         self._learn(piece_of(attempt.shapes[-1]), Outcome(least, exact=False, failed=True))
 
     def check_interrupt(self) -> None:

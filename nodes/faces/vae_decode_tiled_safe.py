@@ -102,8 +102,6 @@ class VaeDecodeTiledSafe(io.ComfyNode):
         )
         plan = decoded.record.plan
         report.warnings = [*decoded.warnings, *(plan.warnings if plan else ())]
-        if widgets["quality"] != "exact":
-            report.notes.append("quality has no effect yet: ComfyUI's own decoders are used")
         report.applied = {} if plan is None else {"kind": plan.kind, "tiles": plan.tiles}
         report.notes += decoded.notes
         report.vae_tiling_suggestion = suggestion_of(decoded)

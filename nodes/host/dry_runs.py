@@ -11,13 +11,13 @@ import torch
 from ...supervisor.planning.dry_run import TensorSpec, trace_decode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
 
     from ...supervisor.planning.trace import Trace
     from .vae import Vae
 
 _STREAMED: Final = ("_v", "_v_signature", "_prefetch")
-"""Where DynamicVRAM hangs its handles on a layer: not to be copied, and of no use to fakes."""
+"""Where DynamicVRAM hangs its handles on a layer: of no use to fakes."""
 
 _answering: Final = threading.Lock()
 """One dry run at a time replaces the host's answers."""
@@ -63,15 +63,7 @@ def trace_vae(
             *inputs,
             fused_attention=fused_attention,
             check=check,
-            share=_handles(module),
         )
-
-
-def _handles(module: Any) -> Iterator[object]:
-    for part in module.modules():
-        for name in _STREAMED:
-            if name in vars(part):
-                yield vars(part)[name]
 
 
 def _forget_streaming(stand_in: Any) -> None:

@@ -105,7 +105,9 @@ class Forecaster:
         # The tables were made with attention that keeps no scores.
         table = family if decoder.fused_attention or vae.device.type == "cpu" else None
         allowance = Allowance(None if patient and table is None else INLINE_S)
-        named = f"{_class_of(vae.first_stage_model)} {decoder.architecture}"
+        # With the latent's kind: one that does not belong to the decoder says nothing of others.
+        kind = f"{len(latent_shape)}-D, {latent_shape[1]} channels"
+        named = f"{_class_of(vae.first_stage_model)} {decoder.architecture} {kind}"
 
         def gave_up(why: str) -> None:
             self._untraceable[named] = why

@@ -111,8 +111,10 @@ class Runtime:
 
     def prompt_ended(self) -> None:
         """Put every setting back; what had to wait for the job goes on."""
-        self.scope.release_all()
-        self.forecaster.idle.job_ended()
+        try:
+            self.scope.release_all()
+        finally:
+            self.forecaster.idle.job_ended()
 
 
 def _nothing() -> None:

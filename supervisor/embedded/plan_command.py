@@ -24,7 +24,7 @@ from ..planning.types import Abilities, PlanRequest, Room
 from ..telemetry.clock import SystemClock
 from ..telemetry.probes.nvidia import find_nvml, monitor_only_probes
 from ..types import DecodeContext, DeviceInfo, Reading
-from ..units import parse_bytes
+from ..units import MiB, parse_bytes
 from .plan_text import as_json, as_text
 
 if TYPE_CHECKING:
@@ -139,7 +139,11 @@ def _table(cost: FamilyCost, context: DecodeContext, machine: Machine, quality: 
     if shape is None:  # Both sizes are required and above 0.
         raise LatentNotDecodableError(f"{context.width} x {context.height} pixels", "no size")
     room = Room(machine.free_bytes, machine.evictable_bytes, host_bytes=machine.ram_bytes)
-    abilities = Abilities.of_host(video=cost.video, carves_time=cost.growth == "linear")
+    abilities = (
+        Abilities.whole_only()
+        if cost.tiles_itself
+        else Abilities.of_host(video=cost.video, carves_time=cost.growth == "linear")
+    )
     request = PlanRequest(quality=quality)
     return plan_table(shape, cost, room, request, abilities, times=cost.time)
 
@@ -233,9 +237,15 @@ def _count(text: str) -> int:
 
 
 def _size(text: str) -> int:
+    """Bytes; a number so small that its unit was forgotten is refused."""
     try:
-        return parse_bytes(text)
+        size_bytes = parse_bytes(text)
     except SizeUnreadableError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     except OverflowError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is more than any machine has") from error
+    if 0 < size_bytes < MiB:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is {size_bytes} bytes; write the unit, for example 11GiB"
+        )
+    return size_bytes

@@ -235,6 +235,8 @@ class Calibration:
                 exact.append(each)
         # Largest first: only those above a prediction are of interest.
         failed = [*at_least, *(each for each in odd if each.is_lower_bound)]
+        failed = [each for each in failed if not self._is_refuted(each, exact)]
+        at_least = [each for each in at_least if each in failed]
         self._at_least = sorted(failed, key=lambda each: each.measured_bytes, reverse=True)
         self._failed_ratios = _largest_first(at_least)
         self._same = _by_shape(exact)
@@ -248,6 +250,18 @@ class Calibration:
             faults[prior_fault] += 1
         self.left_out = tuple(f"{count} x {fault}" for fault, count in faults.items())
         """Why figures were left out, one line for each reason."""
+
+    def _is_refuted(self, bound: Measurement, exact: Iterable[Measurement]) -> bool:
+        """Whether as much, or more, was decoded in less memory afterwards: then something else
+        was in the way."""
+        least_base = bound.base_bytes * (1 - self._policy.same_base)
+        return any(
+            each.time_s > bound.time_s
+            and each.measured_bytes < bound.measured_bytes
+            and each.base_bytes >= least_base
+            and each.shape.covers(bound.shape)
+            for each in exact
+        )
 
     @property
     def is_warm(self) -> bool:

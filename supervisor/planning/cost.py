@@ -41,6 +41,7 @@ class FamilyCost:
         measured: whether a measured decode stands behind ``ratio``.
         source: where the figures come from, for the notes.
         architectures: hashes of the decoders this is for.
+        tiles_itself: it cuts space and time by itself, whatever sizes it is asked for.
         other_versions: further decoders of the family; the hungriest at a size counts.
     """
 
@@ -62,6 +63,7 @@ class FamilyCost:
     small_bytes: int = DEFAULT_POLICY.small_bytes
     other_versions: tuple[FamilyCost, ...] = ()
     table_ratio: float = 1.0
+    tiles_itself: bool = False
 
     def need_bytes(self, batch: int, frames: int | None, height: int, width: int) -> int:
         """Predicted peak of decoding this latent at once, in bytes."""

@@ -7,20 +7,20 @@ and, for kernels that take workspace, the sizes that the workspace follows from.
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from typing_extensions import override
 
+from .fake_module import fake_copy
 from .live_bytes import LiveBytes
 from .trace import Step, Trace, could_be_peak
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor, nn
     from torch._ops import OpOverload as Operation
@@ -124,58 +124,12 @@ def _attention_output(query: Tensor, value: Tensor) -> Tensor:
     return laid_out.transpose(-2, -3)
 
 
-def _loose_tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Tensors that modules keep as plain attributes, in lists and dicts or in modules there."""
-    seen: set[int] = set()
-    waiting: list[object] = list(module.modules())
-    while waiting:
-        value = waiting.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, torch.nn.Module):
-            waiting += vars(value).values()
-        elif isinstance(value, dict):
-            waiting += cast("dict[object, object]", value).values()
-        elif isinstance(value, list | tuple | set):
-            waiting += cast("list[object]", value)
-
-
-def _fake(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
-
-
-def fake_copy(module: nn.Module, fake: FakeTensorMode, share: Iterable[object] = ()) -> nn.Module:
-    """A copy of ``module`` on the CPU whose parameters and buffers are fakes.
-
-    No weight is copied and no device is touched; attributes that name a device name the CPU.
-
-    Args:
-        module: the live module, left as it is.
-        fake: the mode the fakes belong to.
-        share: objects hanging off the module that must not be copied.
-    """
-    memo: dict[int, object] = {id(each): each for each in share}
-    with fake:
-        for tensor in _loose_tensors(module):
-            memo[id(tensor)] = _fake(tensor)
-    stand_in = copy.deepcopy(module, memo)
-    for part in stand_in.modules():
-        for name, value in vars(part).items():
-            if isinstance(value, torch.device):
-                setattr(part, name, torch.device("cpu"))
-    return stand_in
-
-
 def trace_decode(
     module: nn.Module,
     run: Callable[..., object],
     *inputs: TensorSpec,
     fused_attention: bool = False,
     check: Callable[[], None] | None = None,
-    share: Iterable[object] = (),
 ) -> Trace:
     """Dry-run ``run(module, *inputs)``.
 
@@ -185,11 +139,10 @@ def trace_decode(
         inputs: the inputs. Everything is laid on the CPU: no device is touched.
         fused_attention: see ``Tracer``.
         check: called now and then; may raise to stop the run.
-        share: see ``fake_copy``.
     """
     started_s = time.perf_counter()
     fake = FakeTensorMode()
-    stand_in = fake_copy(module, fake, share)
+    stand_in = fake_copy(module, fake)
     with fake, torch.inference_mode():
         tensors = [torch.empty(i.shape, dtype=i.dtype) for i in inputs]
         held = [*tensors, *stand_in.parameters(), *stand_in.buffers()]

@@ -95,6 +95,7 @@ def layout_cost(
         source=f"{source}; its weights take {format_bytes(layout['weight_bytes'])} more",
         time=time,
         architectures=(layout["architecture"],),
+        tiles_itself=family == "h3",
     )
 
 
@@ -109,12 +110,13 @@ def _never_falling(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]
 
 def _hungriest(members: Sequence[FamilyCost]) -> FamilyCost:
     """One cost that covers every layout of a family."""
-    known = [each for each in members if each.measured] or members
+    measured = [each for each in members if each.measured]
+    known = measured or members
     slowest = max(known, key=lambda each: each.time.per_pixel_s)
     return replace(
         members[0],
         ratio=max(each.ratio for each in members),
-        measured=bool(known),
+        measured=bool(measured),
         source=slowest.source if len(members) == 1 else f"{slowest.source} (the hungriest version)",
         time=slowest.time,
         architectures=tuple(one for each in members for one in each.architectures),

@@ -23,7 +23,7 @@ __all__ = ["FAMILIES", "Recommendation", "recommend"]
 WIDGET_TILE_LIMIT_PX: Final = 4096
 WIDGET_FRAMES_LIMIT: Final = 4096
 UNKNOWN_VIDEO_FAMILY: Final = "hunyuan"
-"""The hungriest measured family: a decode planned for it fits for the others too."""
+"""A decode planned for it fits for most others too; Mochi and CogVideoX need more."""
 RESERVE_SHARE: Final = 0.25
 """No reserve takes more than this share of the device."""
 WORKSPACE_BYTES: Final = 256 * MiB
@@ -188,7 +188,11 @@ def _with_decode(
         note = "No memory figure is known: decode sizes are the node's defaults."
         return replace(base, notes=(*notes, note))
     video, grows = shape.frames is not None, cost.growth == "linear"
-    abilities = Abilities.of_host(video=video, carves_time=grows)
+    abilities = (
+        Abilities.whole_only()
+        if cost.tiles_itself
+        else Abilities.of_host(video=video, carves_time=grows)
+    )
     try:
         plan = plan_decode(shape, cost, room, PlanRequest(), abilities, times=times or cost.time)
     except LatentNotDecodableError as error:
@@ -221,8 +225,8 @@ def _family(context: DecodeContext) -> tuple[FamilyCost, tuple[str, ...]]:
         return BY_FAMILY["kl"], ("No VAE family given: figured as an image VAE (kl).",)
     cost = BY_FAMILY[UNKNOWN_VIDEO_FAMILY]
     note = (
-        f"No VAE family given: figured as {cost.title}, the hungriest one; name it with vae= "
-        "for a closer plan."
+        f"No VAE family given: figured as {cost.title}; Mochi and CogVideoX need more, most "
+        "others less. Name it with vae= for a closer plan."
     )
     return cost, (note,)
 

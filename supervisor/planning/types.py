@@ -85,6 +85,11 @@ class Abilities:
     moved_bytes_per_pixel: float = 0.0
 
     @classmethod
+    def whole_only(cls) -> Abilities:
+        """A decoder that cuts by itself: tiles of ours would change nothing."""
+        return cls(carves_time=False, least_overlap_px=1 << 20)
+
+    @classmethod
     def of_host(cls, *, video: bool, carves_time: bool = True) -> Abilities:
         """ComfyUI's own tiled decode: pictures in three passes, video in one."""
         return cls(carves_time=video and carves_time, passes=1 if video else 3)

@@ -685,8 +685,13 @@ def test_a_decode_whose_peak_stays_unknown_still_teaches_its_time():
     assert outcome.seconds > 0
 
 
+def told_need(whole_gib):
+    """Predicts so much for 64 x 64 latents, and in proportion."""
+    return Told(lambda batch, frames, height, width: int(whole_gib * GiB * height * width / 4096))
+
+
 def test_a_decode_that_ran_out_teaches_that_it_needs_more_than_was_free():
-    told = Told()
+    told = told_need(2.5)
     latent = torch.rand(1, 4, 64, 64)
     _, decoded = gpu_decode(latent, Allocator(), told, memory=Card(free=3 * GiB), largest=16 * 16)
     assert decoded.record.tried[0] == "whole: ran out of memory"
@@ -700,11 +705,32 @@ def test_memory_that_another_process_took_meanwhile_does_not_count_as_needed():
         def empty_cache(self):
             self.free = GiB
 
-    told = Told()
+    told = told_need(2.5)
     latent = torch.rand(1, 4, 64, 64)
     memory = Shrinking(free=3 * GiB)
     gpu_decode(latent, Allocator(), told, memory=memory, largest=16 * 16, whole=1000)
     assert told.learned[0][1].measured_bytes == GiB
+
+
+def test_running_out_with_far_more_free_than_needed_is_not_believed_in_full():
+    told = told_need(0.5)
+    latent = torch.rand(1, 4, 64, 64)
+    gpu_decode(latent, Allocator(), told, memory=Card(free=3 * GiB), largest=16 * 16, whole=1000)
+    assert told.learned[0][1].measured_bytes == 0.75 * GiB
+
+
+def test_room_is_made_up_to_the_cap_and_no_further():
+    vae, allocator = on_a_gpu(Working(Allocator())), Allocator()
+    memory = Card(free=2 * GiB)
+    memory.evictable_bytes = lambda device, keep: 20 * GiB
+    asked = []
+    memory.evict = lambda needed, device, keep: asked.append(needed) or 0
+    decoded = decode(
+        torch.rand(1, 4, 64, 64), vae, memory=memory, meter=meter_of(allocator),
+        told=told_need(10), budget_cap_bytes=4 * GiB,
+    )  # fmt: skip
+    assert decoded.record.plan.kind == "tiled"
+    assert decoded.record.plan.predicted_peak_bytes <= 4 * GiB
 
 
 def test_on_the_cpu_nothing_is_learned():

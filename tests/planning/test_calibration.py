@@ -469,3 +469,13 @@ def test_a_failed_allocation_far_above_the_prediction_is_not_forgotten():
     failed = image(64, MiB, 30, failed=True)
     found = bound_bytes(MiB, [failed], 1.1, shape=PieceShape(1, None, 64, 64), policy=PLAIN)
     assert found.bytes > 30 * MiB
+
+
+def test_a_failure_is_refuted_by_a_later_decode_that_took_less():
+    shape = PieceShape(1, None, 64, 64)
+    failed = image(64, GiB, 3, failed=True, time_s=1)
+    before, after = image(64, GiB, 1.1, time_s=0), image(64, GiB, 1.1, time_s=2)
+    poisoned = bound_bytes(GiB, [before, failed], 1.1, shape=shape, policy=PLAIN)
+    cleared = bound_bytes(GiB, [before, failed, after], 1.1, shape=shape, policy=PLAIN)
+    assert poisoned.bytes > 3 * GiB
+    assert cleared.bytes < 1.2 * GiB

@@ -6,6 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from vram_supervisor.supervisor.planning.architecture import (  # noqa: E402
@@ -17,6 +18,7 @@ from vram_supervisor.supervisor.planning.dry_run import (  # noqa: E402
     dry_run_peak,
     trace_decode,
 )
+from vram_supervisor.supervisor.planning.fake_module import fake_copy  # noqa: E402
 from vram_supervisor.supervisor.planning.live_bytes import LiveBytes  # noqa: E402
 from vram_supervisor.supervisor.planning.trace import (  # noqa: E402
     Step,
@@ -285,3 +287,33 @@ def test_modules_in_plain_lists_are_faked_too():
 )
 def test_damaged_figures_are_no_trace(text):
     assert trace_from_json(text) is None
+
+
+class Handle:
+    """A host's grip on memory, which a copy would free twice."""
+
+    def __deepcopy__(self, memo):
+        raise AssertionError("copied")
+
+
+class Bound(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.tied = self.layer
+        self._v = Handle()
+        self.decode = self.run
+
+    def run(self, x):
+        return self.layer(x) + self.tied.weight.sum()
+
+
+def test_only_modules_containers_and_tensors_are_copied():
+    bound = Bound()
+    fake = FakeTensorMode()
+    stand_in = fake_copy(bound, fake)
+    assert stand_in._v is bound._v
+    assert stand_in.tied is stand_in.layer is not bound.layer
+    assert stand_in.decode.__self__ is stand_in
+    assert [type(each) is nn.Parameter for each in bound.parameters()] == [True, True]
+    assert dry_run_peak(bound, lambda module, x: module.decode(x), TensorSpec((4, 8))) > 0
