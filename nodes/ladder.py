@@ -170,9 +170,12 @@ class Ladder(Generic[_ResultT]):
             exact_need=asked.exact_need,
             times=asked.times,
         )
-        return table.best if table.best.kind != "cpu" else self._smallest(table.best)
+        if table.best.kind != "cpu":
+            return table.best
+        whole = next((plan for plan in table.plans if plan.kind == "whole"), table.best)
+        return self._smallest(table.best, whole)
 
-    def _smallest(self, hopeless: Plan) -> Plan:
+    def _smallest(self, hopeless: Plan, whole: Plan) -> Plan:
         """Predictions err: the smallest tiles are tried even where they should not fit."""
         plan, smaller = hopeless, self._shrunk(hopeless)
         while smaller is not None:
@@ -180,9 +183,10 @@ class Ladder(Generic[_ResultT]):
         if plan is hopeless:
             warning = "nothing is predicted to fit: the whole decode is tried all the same"
             reason = f"whole, since it cannot be cut up any smaller; {hopeless.reason}"
-            return replace(hopeless, kind="whole", reason=reason, warnings=(warning,), fits=False)
+            return replace(whole, kind="whole", reason=reason, warnings=(warning,), fits=False)
         warning = "nothing is predicted to fit: the smallest tiles are tried all the same"
-        return replace(plan, fits=False, warnings=(*plan.warnings, warning))
+        reason = f"the smallest tiles, since nothing is predicted to fit; {hopeless.reason}"
+        return replace(plan, fits=False, reason=reason, warnings=(*plan.warnings, warning))
 
     def _made_room(self, plan: Plan) -> Plan:
         """Evict before an attempt that needs more than is free; the plan then says so."""

@@ -226,7 +226,7 @@ def _family(context: DecodeContext) -> tuple[FamilyCost, tuple[str, ...]]:
     cost = BY_FAMILY[UNKNOWN_VIDEO_FAMILY]
     note = (
         f"No VAE family given: figured as {cost.title}; Mochi and CogVideoX need more, most "
-        "others less. Name it with vae= for a closer plan."
+        "others less; name it with vae= for a closer plan."
     )
     return cost, (note,)
 
