@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from .host.meter import PeakMeter
 
 
+PICTURE_COPIES: Final = 2
+PIXEL_BYTES: Final = 3 * 4
 BELIEVED_FAILURE: Final = 1.5
 """A decode that ran out is taken to need at most so many times what was predicted."""
 
@@ -291,9 +293,21 @@ class HostExecutor:
         self._learn(self._forecast.hungriest(attempt.pieces).piece, outcome)
 
     def _learn(self, piece: Piece, outcome: Outcome) -> None:
-        """Nothing on a CPU: what it allocates is not counted, and the system lends more."""
-        if self._forecast is not None and self._vae.device.type != "cpu":
-            self._forecast.learn(piece, outcome)
+        """Nothing on a CPU: what it allocates is not counted, and the system lends more. Nor
+        where the pictures stay on the device: they are no part of a piece's need."""
+        if self._forecast is None or self._vae.device.type == "cpu" or self._keeps_pictures():
+            return
+        self._forecast.learn(piece, outcome)
+
+    def _keeps_pictures(self) -> bool:
+        """Whether ComfyUI keeps results where it decodes (``--gpu-only``)."""
+        kept = getattr(self._vae, "output_device", None)
+        return self._vae.device.type != "cpu" and kept == self._vae.device
+
+    def _picture_bytes(self) -> int:
+        """What the pictures take, in float32: as they are collected and as they are put out."""
+        pixels = _pixels(piece_of(tuple(self._latent.shape)), self._facts)
+        return PICTURE_COPIES * pixels * PIXEL_BYTES
 
     def _predicted(self, forecast: Forecast, plan: Plan, *, exact: bool) -> Prediction:
         pieces = pieces_of(tuple(self._latent.shape), self._facts, plan)
@@ -308,7 +322,9 @@ class HostExecutor:
     def _held_back_bytes(self) -> int:
         if self._vae.device.type == "cpu":
             return 0
-        return self._memory.reserve_bytes() + self._memory.missing_weights_bytes(self._patcher)
+        pictures = self._picture_bytes() if self._keeps_pictures() else 0
+        weights = self._memory.missing_weights_bytes(self._patcher)
+        return self._memory.reserve_bytes() + weights + pictures
 
 
 def _pixels(piece: Piece, facts: VaeFacts) -> int:

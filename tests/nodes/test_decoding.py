@@ -733,6 +733,18 @@ def test_room_is_made_up_to_the_cap_and_no_further():
     assert decoded.record.plan.predicted_peak_bytes <= 4 * GiB
 
 
+def test_pictures_that_stay_on_the_device_are_room_held_back_and_teach_nothing():
+    vae = on_a_gpu(Working(Allocator()))
+    vae.output_device = vae.device
+    told = told_need(1)
+    decoded = decode(
+        torch.rand(1, 4, 64, 64), vae, memory=Card(free=3 * GiB),
+        meter=meter_of(vae.allocator), told=told,
+    )  # fmt: skip
+    assert decoded.record.budget_bytes == 3 * GiB - 2 * 512 * 512 * 3 * 4
+    assert told.learned == []
+
+
 def test_on_the_cpu_nothing_is_learned():
     told = Told()
     decode(torch.rand(1, 4, 64, 64), Vae(largest=16 * 16), told=told)
