@@ -9,6 +9,7 @@ from ..errors import LatentNotDecodableError
 from ..units import GiB, MiB, format_bytes, from_gib
 from .families import BY_FAMILY, FAMILIES
 from .planner import plan_decode
+from .plans import CPU_RATIO
 from .question import SMALLEST_TILE_PX
 from .tiling import round_up
 from .types import Abilities, PlanRequest, Recommendation, Room
@@ -80,10 +81,11 @@ def recommend(
     )
     base = _for_system(base, profile, os_name)
     budget = _budget_bytes(total, free, effective_gib)
+    on_cpu = device is not None and device.kind == "cpu"
     if budget is None:
-        return _with_decode(base, context, None, times)
+        return _with_decode(base, context, None, times, on_cpu=on_cpu)
     room = Room(budget, _evictable_bytes(device, reading), host_bytes=host_bytes)
-    return _with_decode(base, context, room, times)
+    return _with_decode(base, context, room, times, on_cpu=on_cpu)
 
 
 def free_for_us_bytes(reading: Reading | None) -> int | None:
@@ -175,10 +177,20 @@ def _for_system(base: Recommendation, profile: _Profile, os_name: str | None) ->
 
 
 def _with_decode(
-    base: Recommendation, context: DecodeContext, room: Room | None, times: TimeModel | None
+    base: Recommendation,
+    context: DecodeContext,
+    room: Room | None,
+    times: TimeModel | None,
+    *,
+    on_cpu: bool,
 ) -> Recommendation:
     """The decode sizes: planned where size and room are known, else the node's defaults."""
     cost, family_notes = _family(context)
+    times = times or cost.time
+    if on_cpu:
+        # The tables are of 16-bit decodes on a GPU; a CPU decodes in 32-bit.
+        cost = replace(cost, ratio=cost.ratio * CPU_RATIO)
+        times = replace(times, per_pixel_s=times.cpu_per_pixel_s)
     shape = cost.shape_for(context)
     if shape is None:
         note = "No size given: decode sizes are the node's defaults."
@@ -194,7 +206,7 @@ def _with_decode(
         else Abilities.of_host(video=video, carves_time=grows)
     )
     try:
-        plan = plan_decode(shape, cost, room, PlanRequest(), abilities, times=times or cost.time)
+        plan = plan_decode(shape, cost, room, PlanRequest(), abilities, times=times)
     except LatentNotDecodableError as error:
         return replace(base, notes=(*notes, str(error)))
     notes = (*notes, *_cost_notes(cost, context))

@@ -205,3 +205,13 @@ def test_a_card_whose_size_only_the_reading_knows_still_gets_its_profile():
     card = DeviceInfo("xpu:0", "xpu")
     advice = recommend(DecodeContext(), card, Reading(total_bytes=8 * GiB, free_bytes=7 * GiB))
     assert advice.profile == "low_vram"
+
+
+def test_on_a_cpu_the_decode_is_in_32_bit_and_slow():
+    context = DecodeContext(1280, 720, 81, None, "wan2.1")
+    cpu = DeviceInfo("cpu", "cpu", total_bytes=64 * GiB)
+    slow = recommend(context, cpu, Reading(total_bytes=64 * GiB, free_bytes=60 * GiB)).plan
+    fast = recommend(context, card(24), free(20)).plan
+    assert slow.kind == fast.kind == "whole"
+    assert slow.predicted_peak_bytes == pytest.approx(2 * fast.predicted_peak_bytes, rel=0.01)
+    assert slow.predicted_seconds > 20 * fast.predicted_seconds
