@@ -178,7 +178,9 @@ def _same_base(vae: Any, row: dict[str, Any]) -> int:  # noqa: ANN401
 
 def _write(path: Path, document: dict[str, Any]) -> None:
     text = json.dumps(document, indent=None, separators=(",", ":"))
-    path.write_text(text.replace('"layouts":', '\n"layouts":').replace("},", "},\n"), "utf-8")
+    path.write_text(
+        text.replace('"layouts":', '\n"layouts":').replace("},", "},\n") + "\n", "utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def make_table(comfyui: Path, rows: list[Path], layouts: list[str] | None) -> in
     if rows:
         command += ["--rows", *rows]
     if layouts is not None:
-        command += ["--names", *layouts]
+        command += ["--names", *layouts, "--check", *layouts]
     with pack_environment() as variables:
         return subprocess.run(command, env=variables, check=False).returncode
 
