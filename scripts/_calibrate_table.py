@@ -178,7 +178,8 @@ def _same_base(vae: Any, row: dict[str, Any]) -> int:  # noqa: ANN401
 
 def _write(path: Path, document: dict[str, Any]) -> None:
     text = json.dumps(document, indent=None, separators=(",", ":"))
-    path.write_text(
+    lines = text.replace('"layouts":', '\n"layouts":').replace("},", "},\n")
+    path.write_text(f"{lines}\n", "utf-8")
         text.replace('"layouts":', '\n"layouts":').replace("},", "},\n") + "\n", "utf-8"
     )
 

@@ -1,5 +1,6 @@
 """Another interpreter can import the pack while the environment lasts."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,9 @@ from _host_process import ROOT, pack_environment
 def test_the_pack_is_importable_and_nothing_is_left_behind():
     code = "import vram_supervisor as pack; print(pack.__path__[0])"
     with pack_environment(MARK="set") as environment:
-        folder = Path(environment["PYTHONPATH"].partition(":")[0].partition(";")[0])
-        done = subprocess.run(
-            [sys.executable, "-S", "-c", code], env=environment, capture_output=True, text=True
-        )
+        folder = Path(environment["PYTHONPATH"].split(os.pathsep)[0])
+        command = [sys.executable, "-S", "-c", code]
+        done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert Path(done.stdout.strip()).resolve() == ROOT
         assert environment["MARK"] == "set"
