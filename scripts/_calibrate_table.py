@@ -180,8 +180,6 @@ def _write(path: Path, document: dict[str, Any]) -> None:
     text = json.dumps(document, indent=None, separators=(",", ":"))
     lines = text.replace('"layouts":', '\n"layouts":').replace("},", "},\n")
     path.write_text(f"{lines}\n", "utf-8")
-        text.replace('"layouts":', '\n"layouts":').replace("},", "},\n") + "\n", "utf-8"
-    )
 
 
 if __name__ == "__main__":
