@@ -28,9 +28,10 @@ from .telemetry.ring import EventRing
 from .telemetry.sampler import Sampler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from .planning.time_model import TimeModel
     from .ports import AllocatorCounter, Clock, HistoryStore, OutsideTorch, Probe
     from .telemetry.ring import Subscription
     from .types import DeviceInfo, JobChange, Sample
@@ -66,6 +67,8 @@ class Supervisor:
     ) -> None:
         clock = clock or SystemClock()
         self.on_sample = on_sample
+        self.times: Mapping[str, TimeModel] = {}
+        """How long decodes take here, by VAE family; whoever decodes fills it."""
         self.history = history
         self.counter = counter
         self.ring = EventRing(ring_capacity)

@@ -90,6 +90,8 @@ class Forecaster:
     devices: Callable[[], Iterable[DeviceInfo]]
     total_bytes: Callable[[torch.device], int | None]
     family_of: Callable[[str], FamilyCost | None]
+    times: dict[str, TimeModel] = field(default_factory=dict[str, "TimeModel"])
+    """How long decodes take here, by family, as of the latest decode of each."""
     _untraceable: dict[str, str] = field(default_factory=dict[str, str])
 
     def forecast(
@@ -124,6 +126,11 @@ class Forecaster:
             self._untraceable.get(named),
         )
         return Forecast(self, vae, bases, family, replace(key, vae=decoder.architecture))
+
+    def tell_times(self, key: CalibrationKey, family: FamilyCost | None) -> None:
+        """Keep what the decodes of a key say about its family's times, for the probe."""
+        if family is not None:
+            self.times[family.family] = fit_time(self.store.measurements(key), family.time)
 
     def _later(self, vae: Vae, dry_run: DryRun) -> None:
         def work(owner: Any, check: Callable[[], None]) -> None:
@@ -248,6 +255,7 @@ class Forecast:
             self._shared.store.add(key, _measurement(piece, base.bytes, outcome))
             self._calibrations.pop(key, None)
             self._measured.pop(key, None)
+            self._shared.tell_times(self.key, self._family)
         if not base.is_exact and self._bases.can_be_made_exact:
             self._learn_later(piece, outcome)
 
@@ -255,10 +263,12 @@ class Forecast:
         dry_run = self._bases.dry_run_of(piece)
         traces, store = self._shared.traces, self._shared.store
         key, workspace = self.key, self._bases.workspace
+        tell_times, family = self._shared.tell_times, self._family
 
         def work(owner: Any, check: Callable[[], None]) -> None:
             trace = traces.make_unhurried(owner, dry_run, check)
             store.add(key, _measurement(piece, workspace.peak_bytes(trace), outcome))
+            tell_times(key, family)
 
         self._shared.idle.later(self._vae, f"learn {outcome} {dry_run.text}", work)
 

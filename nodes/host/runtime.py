@@ -84,6 +84,7 @@ class Runtime:
             reading,
             os_name=platform.system(),
             host_bytes=None if ram is None else ram.free_bytes,
+            times=None if context is None else self.supervisor.times.get(context.family or ""),
         )
 
     def machine(self) -> Machine:
@@ -141,6 +142,7 @@ def runtime() -> Runtime:
     history = Path(folder_paths.get_user_directory()) / HISTORY_FILE
     supervisor = build_supervisor(history, outside_torch=memory.outside_torch_bytes)
     forecaster = _forecaster(supervisor, memory, management)
+    supervisor.times = forecaster.times
     built = Runtime(supervisor, memory, SettingsScope(host_settings(management)), forecaster)
     queue = _serve(supervisor)
     if queue is not None:

@@ -50,7 +50,12 @@ def build_report(
     host = samples.get("cpu")
     host_bytes = None if host is None else host.reading.free_bytes
     recommendation = recommend(
-        context, device, reading, os_name=system["os"], host_bytes=host_bytes
+        context,
+        device,
+        reading,
+        os_name=system["os"],
+        host_bytes=host_bytes,
+        times=supervisor.times.get(context.family or ""),
     )
     return {
         "timestamp": int(time.time() if now_s is None else now_s),

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from support.http_world import CPU, GPU, sample_at
 
 from vram_supervisor.supervisor.http.probe_report import build_report
 from vram_supervisor.supervisor.http.wire import dump_json
+from vram_supervisor.supervisor.planning.families import BY_FAMILY
 from vram_supervisor.supervisor.planning.recommend import recommend
 from vram_supervisor.supervisor.service import Supervisor
 from vram_supervisor.supervisor.types import DecodeContext, DeviceInfo
@@ -151,3 +153,13 @@ def test_the_advice_is_the_planners_for_the_live_figures(
 
 def test_the_answer_can_be_written_as_json(make_supervisor: Make) -> None:
     assert dump_json(build_report(DecodeContext(512, 512), make_supervisor()))
+
+
+def test_the_plans_time_is_this_machines_once_it_was_learned(make_supervisor):
+    context = DecodeContext(1280, 720, 81, 16.0, "wan2.1")
+    supervisor = make_supervisor()
+    before = build_report(context, supervisor)["plan"]["predicted_seconds"]
+    wan = BY_FAMILY["wan2.1"].time
+    supervisor.times = {"wan2.1": replace(wan, per_pixel_s=10 * wan.per_pixel_s)}
+    after = build_report(context, supervisor)["plan"]["predicted_seconds"]
+    assert after > 5 * before

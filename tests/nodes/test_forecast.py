@@ -425,6 +425,8 @@ def test_the_time_is_the_familys_until_decodes_were_timed(worlds):
     learned = world.forecast(Vae()).time_model()
     assert learned.decode_s(pixels) == pytest.approx(slow_s, rel=0.01)
     assert worlds().forecast(Vae()).time_model() is None, "nobody timed an unknown family"
+    told = world.forecaster.times[table().family]
+    assert told.decode_s(pixels) == pytest.approx(slow_s, rel=0.01), "the probe is told"
 
 
 class Chunked(Decoder):
