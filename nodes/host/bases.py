@@ -143,6 +143,12 @@ class Bases:
                 return self._of_dry_run(self._line.exact_bytes(*piece), piece)
         except TakesTooLong:
             self._gave_up = True
+            if self.family is None:
+                self.notes.append(
+                    "no table was shipped for this decoder and its dry run takes a while: it is "
+                    "made while no job runs; until then ComfyUI's own formula is used with what "
+                    "a small piece really took"
+                )
         except CannotBeTraced as problem:
             self.untraceable = str(problem)
             self.gave_up_on(self.untraceable)

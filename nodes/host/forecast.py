@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from ...supervisor.planning.calibration import Calibration, CalibrationKey, Measurement, PieceShape
+from ...supervisor.planning.calibration import (
+    DEFAULT_POLICY,
+    Calibration,
+    CalibrationKey,
+    Measurement,
+    PieceShape,
+)
 from ...supervisor.planning.time_model import fit_time
 from ...supervisor.planning.workspace import MODEL_VERSION, workspace_of
 from .bases import Base, Bases, Decoder, architecture_of, code_of
@@ -35,6 +41,8 @@ CPU_RATIO: Final = 1.0
 """Beside its tensors a CPU decode takes next to nothing that counts."""
 FORMULA_RATIO: Final = 2.5
 """Measured decodes took up to 1.8 times what ComfyUI's formulas say."""
+FORMULA_POLICY: Final = replace(DEFAULT_POLICY, most_ratio=200.0)
+"""They may be far off (SeedVR2 takes 50 times its formula), which a measured piece tells."""
 FORMULA: Final = "formula"
 """Predictor of measurements beside ComfyUI's own formula: they say nothing of dry runs."""
 
@@ -100,13 +108,15 @@ class Forecaster:
         """Prepare to predict decodes of a latent ``latent_shape`` by this VAE.
 
         Args:
-            patient: where no table stands in, wait for dry runs whatever they take.
+            patient: on a CPU, wait for dry runs whatever they take where no table stands in:
+                its decodes take far longer.
         """
         key, decoder = self._key(vae), self._decoder(vae)
         family = self.family_of(decoder.architecture)
         # The tables were made with attention that keeps no scores.
         table = family if decoder.fused_attention or vae.device.type == "cpu" else None
-        allowance = Allowance(None if patient and table is None else INLINE_S)
+        waits = patient and table is None and vae.device.type == "cpu"
+        allowance = Allowance(None if waits else INLINE_S)
         # With the latent's kind: one that does not belong to the decoder says nothing of others.
         kind = f"{len(latent_shape)}-D, {latent_shape[1]} channels"
         named = f"{_class_of(vae.first_stage_model)} {decoder.architecture} {kind}"
@@ -276,7 +286,8 @@ class Forecast:
         key = self._key_of(base)
         if key not in self._calibrations:
             prior = self._prior(base)
-            self._calibrations[key] = Calibration(self._measurements(key), prior)
+            policy = DEFAULT_POLICY if base.is_traced else FORMULA_POLICY
+            self._calibrations[key] = Calibration(self._measurements(key), prior, policy)
         return self._calibrations[key]
 
     def _prior(self, base: Base) -> float | None:

@@ -257,7 +257,7 @@ def test_the_table_of_16_bit_counts_twice_for_32_bit(worlds):
 def test_the_table_does_not_stand_in_for_attention_that_keeps_its_scores(worlds, monkeypatch):
     monkeypatch.setattr(module, "attention_name", lambda model: "split")
     world = worlds(seconds=1.0, family=table())
-    assert world.forecast(Vae()).predict(WHOLE).dry_run == "run"
+    assert world.forecast(Vae()).predict(WHOLE).dry_run == "formula"
 
 
 def test_the_dry_runs_of_one_planning_share_their_time(worlds):
@@ -268,10 +268,27 @@ def test_the_dry_runs_of_one_planning_share_their_time(worlds):
     assert forecast.predict(WHOLE).dry_run == "run", "what is known stays known"
 
 
-def test_where_nothing_stands_in_the_dry_run_is_waited_for(worlds):
-    forecast = worlds(seconds=100.0).forecast(Vae())
+def test_on_a_cpu_the_dry_run_is_waited_for_where_nothing_stands_in(worlds):
+    vae = Vae()
+    vae.device = torch.device("cpu")
+    forecast = worlds(seconds=100.0).forecast(vae)
     assert forecast.predict(WHOLE).dry_run == "run"
     assert forecast.notes[0].startswith("100.0 s went into dry runs")
+
+
+def test_on_a_gpu_nothing_is_waited_for_and_a_small_piece_is_measured_instead(worlds):
+    world, vae = worlds(seconds=100.0), Vae()
+    forecast = world.forecast(vae)
+    assert forecast.predict(WHOLE).dry_run == "formula"
+    assert forecast.wants_probe()
+    assert "made while no job runs" in forecast.notes[0]
+    small = (1, None, 8, 8)
+    base = forecast.predict(small).base_bytes
+    forecast.learn(small, Outcome(50 * base))
+    assert not forecast.wants_probe()
+    assert forecast.predict(WHOLE).peak_bytes >= 50 * forecast.predict(WHOLE).base_bytes
+    world.between_jobs()
+    assert world.forecast(vae).predict(WHOLE).dry_run == "memory"
 
 
 def test_advice_does_not_wait_even_there(worlds):
