@@ -140,11 +140,15 @@ class DecodeFailedError(SupervisorError):
     Attributes:
         tried: one line for each attempt.
         latent_path: where the latent was saved, None if it was not.
+        began: whether a plan was followed; else it failed before anything was decoded.
     """
 
-    def __init__(self, tried: Sequence[str], latent_path: Path | None) -> None:
+    def __init__(
+        self, tried: Sequence[str], latent_path: Path | None, *, began: bool = True
+    ) -> None:
         self.tried = tuple(tried)
         self.latent_path = latent_path
+        self.began = began
         kept = (
             f"The latent was saved to {latent_path}; move it to the input folder and open it with "
             "Load Latent."
@@ -154,6 +158,44 @@ class DecodeFailedError(SupervisorError):
         super().__init__(
             f"The decode failed after {len(self.tried)} attempt(s): {'; '.join(self.tried)}. "
             f"{kept} Close other programs that use the GPU, or decode at a smaller size."
+        )
+
+
+class PicturesNotEncodableError(SupervisorError, ValueError):
+    """Pictures are empty, or smaller than what an encoder makes one pixel of."""
+
+    def __init__(self, sizes: str, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"Pictures of {sizes} cannot be encoded: {problem}. Nothing was allocated or changed. "
+            "Check the sizes of the node that makes the pictures."
+        )
+
+
+class EncodeFailedError(SupervisorError):
+    """Every rung of the ladder failed, or the encoder did.
+
+    Attributes:
+        tried: one line for each attempt.
+    """
+
+    def __init__(self, tried: Sequence[str]) -> None:
+        self.tried = tuple(tried)
+        super().__init__(
+            f"The encode failed after {len(self.tried)} attempt(s): {'; '.join(self.tried)}. The "
+            "pictures are kept as they were: queue it again and only what follows them runs. "
+            "Close other programs that use the GPU, or encode at a smaller size."
+        )
+
+
+class PartDoesNotFitError(SupervisorError):
+    """Not even the smallest part of a stage fits into the device's memory."""
+
+    def __init__(self, part: str) -> None:
+        self.part = part
+        super().__init__(
+            f"Out of memory at the smallest part ({part}). What was finished is kept. Free "
+            "memory on the device, lower the resolution, or decode on the CPU."
         )
 
 
@@ -198,4 +240,87 @@ class SupervisorStoppedError(SupervisorError):
         super().__init__(
             "This supervisor was stopped and its devices were released. What it measured "
             "was kept; build a new one to go on."
+        )
+
+
+class FolderRefusedError(SupervisorError, ValueError):
+    """Frames may be written below the output folder only."""
+
+    def __init__(self, wanted: str, root: Path) -> None:
+        self.wanted = wanted
+        self.root = root
+        super().__init__(
+            f"{wanted!r} is not inside the output folder {root}. Nothing was written. Give a path "
+            "relative to it, or an absolute one inside it."
+        )
+
+
+class PrefixRefusedError(SupervisorError, ValueError):
+    """A text cannot begin the names of frames."""
+
+    def __init__(self, prefix: str, problem: str) -> None:
+        self.prefix = prefix
+        super().__init__(
+            f"The prefix {prefix!r} {problem}. Nothing was written. Use letters, digits, - and _; "
+            "folders go into output_dir."
+        )
+
+
+class VideoWriterMissingError(SupervisorError):
+    """PyAV is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Lossless video needs PyAV (the package av), which this Python lacks. Nothing was "
+            "decoded or written. Install av, or choose png, which is lossless too."
+        )
+
+
+class FramesError(SupervisorError):
+    """Frames could not be written; what was written is kept.
+
+    Attributes:
+        problem: what happened, what was kept and what to do.
+        latent_path: where the latent was saved, None if it was not; whoever saves it says so
+            here, and the message tells it.
+    """
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        self.latent_path: Path | None = None
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        if self.latent_path is None:
+            return self.problem
+        return f"{self.problem} The latent was saved to {self.latent_path}."
+
+
+class FrameTakenError(FramesError):
+    """A file that is not this job's has a name that it needs."""
+
+    def __init__(self, path: Path, owner: str) -> None:
+        super().__init__(
+            f"{path} is there already and is {owner}. It was not touched, and frames written "
+            "before are kept. Choose another prefix, folder or start number."
+        )
+
+
+class FramesNotWrittenError(FramesError):
+    """Writing failed for another reason than a full disk."""
+
+    def __init__(self, folder: Path, reason: str, kept: str) -> None:
+        super().__init__(
+            f"Frames cannot be written to {folder}: {reason}. {kept} Remove the cause and queue "
+            "it again: the same job goes on where it stopped."
+        )
+
+
+class DiskFullError(FramesError):
+    """No space is left where frames are written."""
+
+    def __init__(self, folder: Path, kept: str) -> None:
+        super().__init__(
+            f"The disk that holds {folder} is full. {kept} Free some space and queue it again: "
+            "the same job goes on where it stopped."
         )

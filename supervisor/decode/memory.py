@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-_MESSAGES: Final = ("out of memory", "can't allocate memory", "not enough memory")
+_MESSAGES: Final = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """Pieces of API-format prompts."""
 
 KL = "image_kl.safetensors"
+KL_ENTIRE = "image_kl_entire.safetensors"
 WAN = "wan_2_1.safetensors"
 
 SUPPORTER = {
@@ -45,6 +46,16 @@ def latent(*, seed=7, batch=1, channels=4, frames=0, height=24, width=16, **more
 def safe_decode(samples="latent", vae="vae", **changes):
     inputs = {"samples": link(samples), "vae": link(vae)}
     return node("IAMCCS_VAEDecodeTiledSafe", **inputs, **{**DECODE, **changes})
+
+
+def pictures(*, seed=7, count=1, height=128, width=96, channels=3):
+    sizes = {"count": count, "height": height, "width": width, "channels": channels}
+    return node("HostTestPictures", seed=seed, **sizes)
+
+
+def safe_encode(pixels="pictures", vae="vae", **changes):
+    inputs = {"pixels": link(pixels), "vae": link(vae), "quality": "exact", "vram_budget_gb": 0.0}
+    return node("IAMCCS_VAEEncodeTiledSafe", **{**inputs, **changes})
 
 
 def supporter(model="model", **changes):

@@ -1,0 +1,1 @@
+"""Decoded frames on disk: written as they are finished, resumed after a crash."""
