@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..supervisor.decode.sink import pour
 from ..supervisor.errors import DecodeFailedError
 from ..supervisor.planning.question import SMALLEST_TILE_PX
 from .executing import Forecast, HostExecutor
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from ..supervisor.decode.sink import PixelSink
     from ..supervisor.planning.types import DecodeShape, PlanRequest
     from .host.forecast import Prediction
     from .host.memory import HostMemory
@@ -64,13 +66,14 @@ class Decoded:
     """A finished decode: images [N, H, W, C] in 0..1 and what the report tells of it.
 
     Attributes:
+        images: None where a sink took them.
         shape: of the latent, None where it was no picture.
         prediction: of the largest piece, None where it was not predicted.
         seconds: how long the decode alone took.
         notes: how the prediction came about.
     """
 
-    images: torch.Tensor
+    images: torch.Tensor | None
     record: Record
     measured: Measured
     shape: DecodeShape | None = None
@@ -87,8 +90,19 @@ def decode_safely(
     memory: HostMemory,
     meter: PeakMeter,
     forecasts: Forecasts,
+    *,
+    sink: PixelSink | None = None,
 ) -> Decoded:
     """Decode a latent ([B, C, H, W], [B, C, T, H, W] or nested) to images.
+
+    Args:
+        samples: the latent.
+        vae: decodes it.
+        wish: what the node's widgets ask for.
+        memory: the host's memory manager.
+        meter: measures.
+        forecasts: predicts.
+        sink: takes the pixels as they are done, however they are decoded.
 
     Raises:
         DecodeFailedError: every rung ran out of memory, or the decoder failed; the latent
@@ -105,23 +119,40 @@ def decode_safely(
             latent = repeat_last_frame(latent)
         forecast = forecasts(vae, tuple(latent.shape)) if facts.pictures else None
         executor = HostExecutor(
-            vae, latent, facts, memory, meter, forecast, cap_bytes=wish.budget_cap_bytes
+            vae,
+            latent,
+            facts,
+            memory,
+            meter,
+            forecast,
+            cap_bytes=wish.budget_cap_bytes,
+            sink=sink,
+            tell=record.tried.append,
+            progress=memory.progress_bar,
         )
         record.free_bytes = executor.free_bytes()
         shape = shape_of(latent, facts) if facts.pictures else None
-        pixels = _decode(executor, forecast, shape, facts, wish, record)
-        if fixed:
-            pixels = pixels[:, : -(facts.temporal_scale or 1)]
+        in_parts = sink is not None and shape is not None and shape.frames is not None
+        pixels = _decode(executor, forecast, shape, facts, wish, record, in_parts=in_parts)
+        images = None if pixels is None else as_images(_trimmed(pixels, facts, fixed=fixed))
+        if sink is not None and images is not None:
+            pour(images, sink)
+            images = None
         return Decoded(
-            as_images(pixels),
+            images,
             record,
             executor.measured,
             shape,
             executor.prediction,
             executor.seconds,
             warnings,
-            [] if forecast is None else list(forecast.notes),
+            [*([] if forecast is None else forecast.notes), *executor.notes],
         )
+
+
+def _trimmed(pixels: torch.Tensor, facts: VaeFacts, *, fixed: bool) -> torch.Tensor:
+    """Without the frames that the repeated last latent frame made."""
+    return pixels[:, : -(facts.temporal_scale or 1)] if fixed else pixels
 
 
 def _check_valid(vae: Vae) -> None:
@@ -137,7 +168,9 @@ def _decode(
     facts: VaeFacts,
     wish: DecodeWish,
     record: Record,
-) -> torch.Tensor:
+    *,
+    in_parts: bool,
+) -> torch.Tensor | None:
     if forecast is None or shape is None:
         record.tried.append("not a picture latent: core's decode, unplanned")
         return executor.run_unplanned()
@@ -148,6 +181,7 @@ def _decode(
         temporal_tiling=facts.cuts_time(manual=wish.request.manual),
         exact_need=executor.exact_need,
         times=forecast.time_model(),
+        in_parts=in_parts,
     )
     if forecast.wants_probe():
         _probe(executor, max(1, SMALLEST_TILE_PX // shape.spatial_scale), record)
@@ -199,7 +233,8 @@ def _kept_on_failure(
             raise
         if not isinstance(problem, LadderExhausted):
             record.tried.append(f"failed: {type(problem).__name__}: {problem}")
-        raise DecodeFailedError(record.tried, path) from problem
+        began = record.plan is not None
+        raise DecodeFailedError(record.tried, path, began=began) from problem
 
 
 def _save(samples: Any, record: Record) -> Path | None:

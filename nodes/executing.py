@@ -2,66 +2,45 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ..supervisor.planning.allocator import CAPACITY_RATIO, UNKNOWN_RATIO, usable_bytes
-from .host.forecast import Outcome
-from .host.meter import Measured
+from ..supervisor.decode.sink import TensorSink
+from .attempting import (
+    PICTURE_COPIES,
+    PIXEL_BYTES,
+    DeviceExecutor,
+    Expectation,
+    pixels_of,
+    say_nothing,
+)
 from .host.vae import (
+    VIDEO_DIMS,
     Vae,
     VaeFacts,
-    WholeDecodeRanOut,
     asked_of_host,
     decode_in_tiles,
     decode_whole,
     expecting,
     piece_of,
-    pieces_of,
 )
-from .ladder import RanOut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     import torch
 
+    from ..supervisor.decode.running import Hooks
+    from ..supervisor.decode.sink import PixelSink
     from ..supervisor.planning.time_model import TimeModel
-    from ..supervisor.planning.traced_cost import Piece
     from ..supervisor.types import Plan
-    from .host.forecast import Prediction
+    from .host.exact import ExactWay
     from .host.memory import HostMemory
     from .host.meter import PeakMeter
 
 
-PICTURE_COPIES: Final = 2
-PIXEL_BYTES: Final = 3 * 4
-BELIEVED_FAILURE: Final = 1.5
-"""A decode that ran out is taken to need at most so many times what was predicted."""
-
-
-class Forecast(Protocol):
+class Forecast(Expectation, Protocol):
     """What decoding asks of a forecast; a test can stand in for it."""
-
-    @property
-    def allocator(self) -> str | None:
-        """Which one serves the VAE's device."""
-        ...
-
-    @property
-    def notes(self) -> list[str]:
-        """What the report should tell."""
-        ...
-
-    def need_bytes(self, batch: int, frames: int | None, height: int, width: int) -> int:
-        """Predicted peak of a piece."""
-        ...
-
-    def hungriest(self, pieces: Iterable[Piece], *, exact: bool = False) -> Prediction:
-        """The prediction of the piece that needs most."""
-        ...
 
     def time_model(self) -> TimeModel | None:
         """How long decodes take here."""
@@ -71,37 +50,30 @@ class Forecast(Protocol):
         """Whether a small piece should be decoded before the first plan."""
         ...
 
-    def learn(self, piece: Piece, outcome: Outcome) -> None:
-        """Keep what decoding a piece took."""
+    def exact_way(
+        self, latent: torch.Tensor, facts: VaeFacts, memory: HostMemory
+    ) -> ExactWay | None:
+        """The ways to decode a latent in parts that equal the whole."""
         ...
 
 
-@dataclass
-class Attempt:
-    """What one attempt decoded, piece by piece.
+class HostExecutor(DeviceExecutor["ExactWay", "torch.Tensor | None"]):
+    """Runs decode attempts on the VAE's own device; gives pixels with channels last, or None
+    where they went to the sink.
 
-    Attributes:
-        free_bytes: what could be added when it began, its weights loaded.
-        shapes: latents decoded at once, in order.
-        seconds: how long the decode took; None until it is done.
+    Args:
+        vae: the host's object.
+        latent: ``[B, C, H, W]`` or ``[B, C, T, H, W]``.
+        facts: of the VAE.
+        memory: the host's memory manager.
+        meter: measures what attempts take.
+        forecast: predicts what they need; None for latents that are no pictures.
+        cap_bytes: the most a decode may add, 0 for what is free.
+        sink: takes pixels as parts are done; None: they are returned.
+        tell: takes lines for the report.
+        progress: makes a progress bar for so many steps, and is what advances it.
+        clock: seconds.
     """
-
-    free_bytes: int
-    shapes: list[tuple[int, ...]] = field(default_factory=list["tuple[int, ...]"])
-    seconds: float | None = None
-
-    @property
-    def pieces(self) -> list[Piece]:
-        """Every size once, in order."""
-        return list(dict.fromkeys(piece_of(shape) for shape in self.shapes))
-
-    def pixels(self, facts: VaeFacts) -> int:
-        """Decoded pixels of all frames, overlaps counted."""
-        return sum(_pixels(piece_of(shape), facts) for shape in self.shapes)
-
-
-class HostExecutor:
-    """Runs attempts on the VAE's own device."""
 
     def __init__(
         self,
@@ -113,87 +85,26 @@ class HostExecutor:
         forecast: Forecast | None,
         *,
         cap_bytes: int,
+        sink: PixelSink | None = None,
+        tell: Callable[[str], None] = say_nothing,
+        progress: Callable[[int], Callable[[], None]] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._vae, self._latent, self._facts = vae, latent, facts
-        self._memory, self._meter, self._cap_bytes = memory, meter, cap_bytes
-        self._forecast, self._clock = forecast, clock
-        self._patcher = getattr(vae, "patcher", None)
-        self._allocator = None if forecast is None else forecast.allocator
-        self._attempt: Attempt | None = None
-        self.measured = Measured()
-        """What the attempt that succeeded added to the device."""
-        self.seconds: float | None = None
-        """How long that took."""
-        self.prediction: Prediction | None = None
-        """What the attempt in hand was expected to need."""
-
-    def free_bytes(self) -> int:
-        """What this process may still allocate on the VAE's device."""
-        return self._memory.free_bytes(self._vae.device)
-
-    def budget_bytes(self) -> int:
-        """What live tensors can fill of the free memory less the host's reserve and weights
-        still to load, capped by the wish."""
-        budget = self._usable(self.free_bytes() - self._held_back_bytes())
-        return min(budget, self._cap_bytes) if self._cap_bytes else budget
-
-    def evictable_bytes(self) -> int:
-        """No more than up to the wish's cap: room made beyond it would not be used."""
-        evictable = self._usable(self._memory.evictable_bytes(self._vae.device, self._patcher))
-        if not self._cap_bytes:
-            return evictable
-        free = self._usable(self.free_bytes() - self._held_back_bytes())
-        return min(evictable, max(0, self._cap_bytes - free))
-
-    def host_free_bytes(self) -> int:
-        """Free system memory, for a decode on the CPU."""
-        return self._memory.host_free_bytes()
-
-    def evict(self, needed_bytes: int) -> int:
-        """Unload other models until ``needed_bytes`` can be added."""
-        gc.collect()
-        target = int(needed_bytes * self._capacity_ratio()) + 1 + self._held_back_bytes()
-        return self._memory.evict(target, self._vae.device, self._patcher)
-
-    def ran_out(self) -> None:
-        """Drop what Python still refers to, then torch's cache; remember that it did not fit.
-
-        What is free afterwards counts too: another process may have taken memory meanwhile.
-        """
-        gc.collect()
-        self._memory.empty_cache()
-        attempt, self._attempt = self._attempt, None
-        if attempt is None or not attempt.shapes:
-            return
-        free = min(attempt.free_bytes, self.free_bytes())
-        least = self._usable(free)
-        if self.prediction is not None:
-            # Far more was free than it should need: somebody else took it for a moment.
-            least = min(least, int(self.prediction.peak_bytes * BELIEVED_FAILURE))
-        least = max(least, self._meter.measured.least_bytes or 0)
-        self._learn(piece_of(attempt.shapes[-1]), Outcome(least, exact=False, failed=True))
-
-    def check_interrupt(self) -> None:
-        """Raise ComfyUI's interrupt."""
-        self._memory.raise_if_interrupted()
-
-    def is_interrupt(self, problem: BaseException) -> bool:
-        """Whether an error is the user's interrupt."""
-        return self._memory.is_interrupt(problem)
-
-    def exact_need(self, plan: Plan) -> int:
-        """What the largest piece of a plan needs, after a dry run of it."""
-        if self._forecast is None:
-            return plan.predicted_peak_bytes
-        return self._predicted(self._forecast, plan, exact=True).peak_bytes
-
-    def run(self, plan: Plan) -> torch.Tensor:
-        """One attempt. The error is left behind before ``RanOut`` is raised, for it refers to
-        every tensor of the failed attempt."""
-        if self._forecast is not None:
-            self.prediction = self._predicted(self._forecast, plan, exact=False)
-        return self._survived(lambda: self._follow(plan))
+        super().__init__(
+            vae,
+            tuple(latent.shape),
+            facts,
+            memory,
+            meter,
+            forecast,
+            None if forecast is None else forecast.exact_way(latent, facts, memory),
+            cap_bytes=cap_bytes,
+            tell=tell,
+            progress=progress,
+            clock=clock,
+        )
+        self._latent, self._sink = latent, sink
+        self._own_sink = TensorSink()
 
     def run_unplanned(self) -> torch.Tensor:
         """Core's own decode, for latents that are no pictures."""
@@ -216,15 +127,21 @@ class HostExecutor:
 
         self._survived(decode)
 
-    def _survived(self, attempt: Callable[[], torch.Tensor]) -> torch.Tensor:
-        try:
-            return attempt()
-        except WholeDecodeRanOut:
-            pass
-        except Exception as problem:
-            if not self._memory.is_oom(problem, self._vae.device):
-                raise
-        raise RanOut
+    def _follow_exact(self, exact: ExactWay, plan: Plan) -> torch.Tensor | None:
+        sink = self._sink or self._own_sink
+
+        def decode(hooks: Hooks) -> None:
+            exact.decode(plan, sink, hooks, self.budget_bytes)
+
+        self._in_parts(exact, plan, decode)
+        return None if self._sink is not None else self._shaped(self._own_sink.pixels)
+
+    def _shaped(self, pixels: torch.Tensor) -> torch.Tensor:
+        """[B * T, H, W, C] as core gives it."""
+        batch = int(self._latent.shape[0])
+        if self._latent.ndim == VIDEO_DIMS:
+            return pixels.view(batch, -1, *pixels.shape[1:])
+        return pixels
 
     def _follow(self, plan: Plan) -> torch.Tensor:
         latent, facts = self._latent, self._facts
@@ -254,80 +171,7 @@ class HostExecutor:
     def _expecting(self, needed_bytes: int) -> Vae:
         return self._vae if self.prediction is None else expecting(self._vae, needed_bytes)
 
-    def _begins(self, shape: tuple[int, ...]) -> None:
-        """Before each piece."""
-        self.check_interrupt()
-        if self._attempt is not None:
-            self._attempt.shapes.append(shape)
-
-    def _measured(self, needed_bytes: int, decode: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Measure a decode alone: core would evict and load the weights as its first act, so
-        that is asked of it before the meter starts."""
-        self._attempt = None
-        if self._patcher is not None:
-            entirely = bool(getattr(self._vae, "disable_offload", False))
-            self._memory.load(self._patcher, needed_bytes, entirely=entirely)
-        self._memory.settle(self._vae.device)
-        self._attempt = Attempt(self.free_bytes())
-        with self._meter as metered:
-            started_s = self._clock()
-            pixels = decode()
-            self.seconds = self._attempt.seconds = self._clock() - started_s
-        self.measured = metered.measured
-        self._learn_success(self._attempt)
-        return pixels
-
-    def _learn_success(self, attempt: Attempt) -> None:
-        measured = self.measured
-        exact = bool(measured.peak_bytes)
-        known_bytes = measured.peak_bytes if exact else measured.least_bytes
-        if known_bytes is None or not attempt.shapes or self._forecast is None:
-            return
-        outcome = Outcome(
-            known_bytes,
-            exact=exact,
-            seconds=attempt.seconds,
-            pixels=attempt.pixels(self._facts),
-            tiles=len(attempt.shapes),
-        )
-        self._learn(self._forecast.hungriest(attempt.pieces).piece, outcome)
-
-    def _learn(self, piece: Piece, outcome: Outcome) -> None:
-        """Nothing on a CPU: what it allocates is not counted, and the system lends more. Nor
-        where the pictures stay on the device: they are no part of a piece's need."""
-        if self._forecast is None or self._vae.device.type == "cpu" or self._keeps_pictures():
-            return
-        self._forecast.learn(piece, outcome)
-
-    def _keeps_pictures(self) -> bool:
-        """Whether ComfyUI keeps results where it decodes (``--gpu-only``)."""
-        kept = getattr(self._vae, "output_device", None)
-        return self._vae.device.type != "cpu" and kept == self._vae.device
-
-    def _picture_bytes(self) -> int:
-        """What the pictures take, in float32: as they are collected and as they are put out."""
-        pixels = _pixels(piece_of(tuple(self._latent.shape)), self._facts)
+    def _result_bytes(self) -> int:
+        """Pictures in float32: as they are collected and as they are put out."""
+        pixels = pixels_of(piece_of(tuple(self._latent.shape)), self._facts)
         return PICTURE_COPIES * pixels * PIXEL_BYTES
-
-    def _predicted(self, forecast: Forecast, plan: Plan, *, exact: bool) -> Prediction:
-        pieces = pieces_of(tuple(self._latent.shape), self._facts, plan)
-        return forecast.hungriest(pieces, exact=exact)
-
-    def _capacity_ratio(self) -> float:
-        return CAPACITY_RATIO.get(self._allocator or "", UNKNOWN_RATIO)
-
-    def _usable(self, size_bytes: int) -> int:
-        return usable_bytes(size_bytes, self._allocator)
-
-    def _held_back_bytes(self) -> int:
-        if self._vae.device.type == "cpu":
-            return 0
-        pictures = self._picture_bytes() if self._keeps_pictures() else 0
-        weights = self._memory.missing_weights_bytes(self._patcher)
-        return self._memory.reserve_bytes() + weights + pictures
-
-
-def _pixels(piece: Piece, facts: VaeFacts) -> int:
-    batch, frames, height, width = piece
-    decoded = 1 if frames is None else 1 + (frames - 1) * (facts.temporal_scale or 1)
-    return batch * decoded * height * width * facts.spatial_scale**2

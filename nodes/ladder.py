@@ -56,6 +56,22 @@ class Executor(Protocol[_ResultT_co]):
         """After ``RanOut``: give unused memory back to the driver, and learn from it."""
         ...
 
+    def exact_plan(self, room: Room, request: PlanRequest, times: TimeModel | None) -> Plan | None:
+        """The best plan in parts that equal the whole, None where there is none."""
+        ...
+
+    def exact_smaller(self, plan: Plan, room: Room, request: PlanRequest) -> Plan | None:
+        """After such a plan ran out of memory for good: one that needs less, if any."""
+        ...
+
+    def on_cpu(self, plan: Plan) -> Plan | None:
+        """What is left of such a plan, on the CPU; None where it is there already."""
+        ...
+
+    def is_exact(self, plan: Plan) -> bool:
+        """Whether it is such a plan."""
+        ...
+
     def check_interrupt(self) -> None:
         """Raise the host's interrupt if the user asked for one."""
         ...
@@ -76,6 +92,8 @@ class Question:
     Attributes:
         exact_need: asks closely what a plan needs; None: ``cost`` is as good as it gets.
         times: how long decodes take here, None where unknown.
+        in_parts: parts are wanted even where the whole fits: they leave as they are done, and
+            system memory never holds all of them.
     """
 
     shape: DecodeShape
@@ -84,6 +102,7 @@ class Question:
     temporal_tiling: bool
     exact_need: Callable[[Plan], int] | None = None
     times: TimeModel | None = None
+    in_parts: bool = False
 
     @property
     def abilities(self) -> Abilities:
@@ -98,7 +117,7 @@ class Record:
     """What happened, for the report. Filled as the ladder is climbed, kept when it fails.
 
     Attributes:
-        budget_bytes: what a decode could add when it was planned, after a cleanup asked for.
+        budget_bytes: what a decode could add when the last attempt began.
         free_bytes: what was free before anything was done.
         tried: one line for each thing done, in order.
         table: the ways that were weighed, the first choice among them.
@@ -136,6 +155,7 @@ class Ladder(Generic[_ResultT]):
             self.executor.check_interrupt()
             plan = self._made_room(plan)
             self.record.plan = plan
+            self.record.budget_bytes = self.executor.budget_bytes()
             try:
                 result = self.executor.run(plan)
             except RanOut:
@@ -156,11 +176,7 @@ class Ladder(Generic[_ResultT]):
 
     def _first_plan(self, budget_bytes: int) -> Plan:
         asked = self.question
-        room = Room(
-            budget_bytes,
-            self.executor.evictable_bytes(),
-            host_bytes=self.executor.host_free_bytes(),
-        )
+        room = self._room(budget_bytes)
         table = self.record.table = choose(
             asked.shape,
             asked.cost,
@@ -170,10 +186,22 @@ class Ladder(Generic[_ResultT]):
             exact_need=asked.exact_need,
             times=asked.times,
         )
+        if table.best.kind in {"whole", "evict"} and not asked.in_parts:
+            return table.best
+        exact = self.executor.exact_plan(room, asked.request, asked.times)
+        if exact is not None:
+            table = self.record.table = PlanTable((*table.plans, exact), len(table.plans))
         if table.best.kind != "cpu":
             return table.best
         whole = next((plan for plan in table.plans if plan.kind == "whole"), table.best)
         return self._smallest(table.best, whole)
+
+    def _room(self, budget_bytes: int) -> Room:
+        return Room(
+            budget_bytes,
+            self.executor.evictable_bytes(),
+            host_bytes=self.executor.host_free_bytes(),
+        )
 
     def _smallest(self, hopeless: Plan, whole: Plan) -> Plan:
         """Predictions err: the smallest tiles are tried even where they should not fit."""
@@ -206,12 +234,26 @@ class Ladder(Generic[_ResultT]):
         The prediction was wrong, so it cannot tell how much room would have been enough.
         """
         evictable = self.executor.evictable_bytes()
-        if evictable > 0 and not self._evicted_all:
+        if evictable > 0 and not self._evicted_all and failed.kind != "cpu":
             self._evicted_all = True
             self._evict(self.executor.budget_bytes() + evictable)
             kind = "evict" if failed.kind == "whole" else failed.kind
             return replace(failed, kind=kind, reason=f"{failed.reason}; retried after evicting")
-        return self._shrunk(failed)
+        if self.executor.is_exact(failed):
+            return self._in_parts(failed) or self.executor.on_cpu(failed)
+        return self._in_parts(failed) or self._shrunk(failed)
+
+    def _in_parts(self, failed: Plan) -> Plan | None:
+        """Smaller parts that equal the whole; the first ones where the whole has failed."""
+        asked, executor = self.question, self.executor
+        room = self._room(executor.budget_bytes())
+        if failed.kind == "cpu":
+            return None
+        if executor.is_exact(failed):
+            return executor.exact_smaller(failed, room, asked.request)
+        if failed.kind in {"whole", "evict"}:
+            return executor.exact_plan(room, asked.request, asked.times)
+        return None
 
     def _shrunk(self, plan: Plan) -> Plan | None:
         """Asked twice before giving up: a decoder may turn out not to be dry-runnable half-way,
@@ -225,6 +267,8 @@ class Ladder(Generic[_ResultT]):
 
 
 def _name(plan: Plan) -> str:
+    if plan.kind == "cpu":
+        return "the remaining parts on the CPU"
     if plan.tile_size is None:
         return "whole, after evicting" if plan.kind == "evict" else "whole"
     if plan.temporal_size is None:

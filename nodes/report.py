@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ..supervisor.types import DeviceInfo
     from .decoding import Decoded
+    from .encoding import Encoded
 
 
 @dataclass
@@ -95,9 +96,9 @@ def hardware_facts(devices: Iterable[DeviceInfo], primary: DeviceInfo | None) ->
     }
 
 
-def decode_facts(decoded: Decoded) -> dict[str, Any]:
-    """A decode's own keys. The measured peak is None unless it is exact; the range [least,
-    most] is what is known of it otherwise, each end None where unknown."""
+def decode_facts(decoded: Decoded | Encoded) -> dict[str, Any]:
+    """The own keys of a decode or encode. The measured peak is None unless it is exact; the range
+    [least, most] is what is known of it otherwise, each end None where unknown."""
     record, measured = decoded.record, decoded.measured
     table = record.table
     return {
@@ -115,7 +116,7 @@ def decode_facts(decoded: Decoded) -> dict[str, Any]:
     }
 
 
-def _prediction_facts(decoded: Decoded) -> dict[str, Any] | None:
+def _prediction_facts(decoded: Decoded | Encoded) -> dict[str, Any] | None:
     """What the largest piece was expected to need. ``dry_run`` says where the base comes from:
     a dry run ("memory", "disk", "run"), the family's "table" or the host's "formula"."""
     prediction, plan = decoded.prediction, decoded.record.plan
@@ -131,7 +132,7 @@ def _prediction_facts(decoded: Decoded) -> dict[str, Any] | None:
     }
 
 
-def _why(decoded: Decoded) -> str | None:
+def _why(decoded: Decoded | Encoded) -> str | None:
     """The plan's reason and where its figure comes from, in one line."""
     plan, prediction = decoded.record.plan, decoded.prediction
     if plan is None:

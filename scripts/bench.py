@@ -4,10 +4,13 @@
     python scripts/bench.py monitor            cost, event-loop delay, latency, memory
     python scripts/bench.py figures            the monitor's figures next to nvidia-smi (CUDA)
     python scripts/bench.py predict --comfyui PATH    predicted next to measured decodes (CUDA)
+    python scripts/bench.py decode --comfyui PATH    decodes on emulated small cards (CUDA)
+    python scripts/bench.py decode --merge FILES      its page from files measured before
 
-Prints Markdown on stdout. ``predict`` runs in ComfyUI's Python (COMFYUI_PYTHON, or the one in
-its own environment). Standard library only up to the point where ``.venv`` is ready;
-``--here`` skips the environment and uses the interpreter that runs this file.
+Prints Markdown on stdout. ``predict`` and ``decode`` run in ComfyUI's Python (COMFYUI_PYTHON, or
+the one in its own environment); ``_bench_decode.py --help`` tells decode's many options. Standard
+library only up to the point where ``.venv`` is ready; ``--here`` skips the environment and uses
+the interpreter that runs this file.
 """
 
 from __future__ import annotations
@@ -22,17 +25,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHES = {"monitor": "_bench_monitor.py", "figures": "_bench_figures.py"}
-PREDICT = "_bench_predict.py"
+IN_COMFYUI = {"predict": "_bench_predict.py", "decode": "_bench_decode.py"}
 
 
 def main() -> int:
     """Command line; arguments that are not ours go to the bench."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("bench", choices=sorted((*BENCHES, "predict")))
+    parser.add_argument("bench", choices=sorted((*BENCHES, *IN_COMFYUI)))
     parser.add_argument("--here", action="store_true", help="use this interpreter as it is")
     options, rest = parser.parse_known_args()
-    if options.bench == "predict":
-        return predict(rest)
+    if options.bench == "decode" and "--merge" in rest:
+        script = ROOT / "scripts" / IN_COMFYUI["decode"]
+        return subprocess.run([sys.executable, script, *rest], check=False).returncode
+    if options.bench in IN_COMFYUI:
+        return in_comfyui(options.bench, rest)
     python = Path(sys.executable)
     if not options.here:
         from _bootstrap import ensure_environment  # noqa: PLC0415
@@ -45,12 +51,12 @@ def main() -> int:
     return subprocess.run([python, script, *rest], env=environment, check=False).returncode
 
 
-def predict(arguments: list[str]) -> int:
-    """Run the bench that needs ComfyUI in ComfyUI's Python."""
+def in_comfyui(bench: str, arguments: list[str]) -> int:
+    """Run a bench that needs ComfyUI in ComfyUI's Python."""
     from _host_process import pack_environment  # noqa: PLC0415
     from run import SetupFailedError, comfyui_python, find_comfyui  # noqa: PLC0415
 
-    parser = argparse.ArgumentParser(prog="bench.py predict", add_help=False)
+    parser = argparse.ArgumentParser(prog=f"bench.py {bench}", add_help=False)
     parser.add_argument("--comfyui", type=Path)
     options, rest = parser.parse_known_args(arguments)
     try:
@@ -59,7 +65,7 @@ def predict(arguments: list[str]) -> int:
         parser.error(str(error))
     if comfyui is None:
         parser.error("give ComfyUI's folder with --comfyui or COMFYUI_PATH")
-    script = [comfyui_python(comfyui, os.environ), ROOT / "scripts" / PREDICT]
+    script = [comfyui_python(comfyui, os.environ), ROOT / "scripts" / IN_COMFYUI[bench]]
     with pack_environment(PYTHONUNBUFFERED="1") as environment:
         command = [*script, "--comfyui", comfyui, *rest]
         return subprocess.run(command, env=environment, check=False).returncode

@@ -5,6 +5,8 @@
     python scripts/run.py --smoke               one decode without a browser, as JSON
     python scripts/run.py --comfyui PATH        that ComfyUI with the pack in place
     python scripts/run.py --comfyui PATH -- --cpu --port 8190
+    python scripts/run.py --comfyui PATH --protect-vae-decode
+                                                its own VAE Decode nodes decode safely too
 
 ComfyUI is also found through COMFYUI_PATH, or when this folder sits in its custom_nodes. Its
 interpreter is COMFYUI_PYTHON, else the one in its own environment. Nothing is left behind in
@@ -49,6 +51,8 @@ MODULES = {
     "typing-extensions": "typing_extensions",
 }
 KILLED_BY_SIGNAL = 128
+PROTECT_VARIABLE = "IAMCCS_PROTECT_VAE_DECODE"
+"""What the pack reads inside ComfyUI, which would refuse a flag that it does not know."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,26 @@ class Request:
     Attributes:
         comfyui: the ComfyUI folder, None for the embedded host.
         arguments: passed on to what is started.
+        protect_vae_decode: ComfyUI's own decode nodes decode safely too.
     """
 
     comfyui: Path | None
     install_requirements: bool
     arguments: tuple[str, ...]
+    protect_vae_decode: bool = False
+
+    def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The variables ComfyUI starts with; what they say already stays without the flag."""
+        protect = {PROTECT_VARIABLE: "1"} if self.protect_vae_decode else {}
+        return {**environment, **protect}
 
 
 def read_request(arguments: Sequence[str], environment: Mapping[str, str], root: Path) -> Request:
-    """Understand the command line; ``--smoke`` and ``--embedded`` never start ComfyUI."""
+    """Understand the command line; ``--smoke`` and ``--embedded`` never start ComfyUI.
+
+    Raises:
+        SetupFailedError: there is no ComfyUI where one is needed.
+    """
     own, passed_on = split_arguments(arguments)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -79,10 +94,22 @@ def read_request(arguments: Sequence[str], environment: Mapping[str, str], root:
         dest="install_requirements",
         help="do not install what the pack lacks into ComfyUI's Python, say so and stop",
     )
+    parser.add_argument(
+        "--protect-vae-decode",
+        action="store_true",
+        help=f"ComfyUI's own VAE Decode nodes decode safely too (sets {PROTECT_VARIABLE}=1)",
+    )
     options, unknown = parser.parse_known_args(own)
     embedded = options.embedded or "--smoke" in unknown
     comfyui = None if embedded else find_comfyui(options.comfyui, environment, root)
-    return Request(comfyui, options.install_requirements, (*unknown, *passed_on))
+    protect = options.protect_vae_decode
+    if protect and comfyui is None:
+        raise SetupFailedError(
+            "--protect-vae-decode is for ComfyUI's own decode nodes, and no ComfyUI is to be "
+            "started. Nothing was started. Name its folder with --comfyui or COMFYUI_PATH, or "
+            "leave the flag out."
+        )
+    return Request(comfyui, options.install_requirements, (*unknown, *passed_on), protect)
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -217,9 +244,16 @@ def unlink_folder(link: Path) -> None:
         link.rmdir()
 
 
-def run_child(command: Sequence[str], cwd: Path | None = None) -> int:
-    """Run until the child ends, hand it the signals we get, and give its exit code."""
-    child = subprocess.Popen(command, cwd=cwd)
+def run_child(
+    command: Sequence[str],
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> int:
+    """Run until the child ends, hand it the signals we get, and give its exit code.
+
+    Without an ``environment`` it gets ours.
+    """
+    child = subprocess.Popen(command, cwd=cwd, env=environment)
 
     def forward(number: int, _frame: FrameType | None) -> None:
         # A console sends Ctrl+C to the child as well; twice would cut its clean-up short.
@@ -242,7 +276,8 @@ def run_comfyui(comfyui: Path, request: Request, environment: Mapping[str, str])
     check_requirements(python, ROOT, install=request.install_requirements)
     with pack_in_place(comfyui, ROOT) as placing:
         say(f"starting {comfyui} with {python}")
-        return run_child([str(python), "main.py", *placing, *request.arguments], comfyui)
+        command = [str(python), "main.py", *placing, *request.arguments]
+        return run_child(command, comfyui, request.environment(environment))
 
 
 def run_embedded(request: Request) -> int:

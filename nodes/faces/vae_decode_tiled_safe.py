@@ -9,10 +9,10 @@ from comfy_api.latest import io
 
 from ...supervisor.planning.types import PlanRequest
 from ...supervisor.units import from_gib
-from ..decoding import DecodeWish, decode_safely
-from ..host.meter import PeakMeter
+from ..decoding import DecodeWish
 from ..host.runtime import runtime
 from ..report import Report, decode_facts, hardware_facts
+from ..safe_decode import safe_decode
 from ..suggestion import suggestion_of
 from ..supporting import advice_facts, decode_advice
 from .common import CATEGORY, choice
@@ -95,11 +95,7 @@ class VaeDecodeTiledSafe(io.ComfyNode):
             requested=dict(widgets),
             hardware=hardware_facts(here.supervisor.devices, here.primary()),
         )
-        watched = here.supervisor
-        meter = PeakMeter(str(vae.device), watched.counter, watched.peaks)
-        decoded = decode_safely(
-            samples["samples"], vae, _wish(widgets), here.memory, meter, here.forecaster.forecast
-        )
+        decoded = safe_decode(samples["samples"], vae, _wish(widgets))
         plan = decoded.record.plan
         report.warnings = [*decoded.warnings, *(plan.warnings if plan else ())]
         report.applied = {} if plan is None else {"kind": plan.kind, "tiles": plan.tiles}

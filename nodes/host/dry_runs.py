@@ -49,14 +49,14 @@ def trace_vae(
     dtype = vae.vae_dtype
 
     def run(stand_in: Any, latent: torch.Tensor, *buffer: torch.Tensor) -> object:
-        _forget_streaming(stand_in)
+        forget_streaming(stand_in)
         samples = latent.to(dtype, copy=True)
         if buffer:
             return stand_in.decode(samples, output_buffer=buffer[0])
         pixels = stand_in.decode(samples)
         return pixels.to(torch.float32) if tiled else pixels
 
-    with _answered(total_bytes):
+    with answered(total_bytes):
         return trace_decode(
             module,
             run,
@@ -66,7 +66,7 @@ def trace_vae(
         )
 
 
-def _forget_streaming(stand_in: Any) -> None:
+def forget_streaming(stand_in: Any) -> None:
     """The copy's weights are fakes, and there: nothing is to be streamed for it."""
     for part in stand_in.modules():
         for name in _STREAMED:
@@ -74,7 +74,7 @@ def _forget_streaming(stand_in: Any) -> None:
 
 
 @contextmanager
-def _answered(total_bytes: int | None) -> Generator[None]:
+def answered(total_bytes: int | None) -> Generator[None]:
     """Answer what decoders ask the host, for this thread; others get the host's own answers.
 
     The copy lies on the CPU, and would be told the system's memory for the device's. What it

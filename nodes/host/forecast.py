@@ -9,6 +9,7 @@ import torch
 
 from ...supervisor.planning.calibration import (
     DEFAULT_POLICY,
+    Bound,
     Calibration,
     CalibrationKey,
     Measurement,
@@ -18,6 +19,7 @@ from ...supervisor.planning.time_model import fit_time
 from ...supervisor.planning.workspace import MODEL_VERSION, workspace_of
 from .bases import Base, Bases, Decoder, architecture_of, code_of
 from .device_facts import FUSED, allocator_name, attention_name, cudnn_version
+from .exact import ExactWay
 from .traces import Allowance
 from .vae import piece_of, read_facts
 
@@ -30,9 +32,11 @@ if TYPE_CHECKING:
     from ...supervisor.planning.traced_cost import Piece
     from ...supervisor.types import DeviceInfo
     from .bases import Origin
+    from .exacts import Exacts
     from .idle import IdleWorker
+    from .memory import HostMemory
     from .traces import DryRun, Traces
-    from .vae import Vae
+    from .vae import Vae, VaeFacts
 
 INLINE_S: Final = 0.3
 """The longest a decode waits for dry runs where something stands in for them; those that take
@@ -43,6 +47,8 @@ FORMULA_RATIO: Final = 2.5
 """Measured decodes took up to 1.8 times what ComfyUI's formulas say."""
 FORMULA_POLICY: Final = replace(DEFAULT_POLICY, most_ratio=200.0)
 """They may be far off (SeedVR2 takes 50 times its formula), which a measured piece tells."""
+EXACT: Final = "exact parts"
+"""Predictor of measurements beside the layout of a decode in exact parts."""
 FORMULA: Final = "formula"
 """Predictor of measurements beside ComfyUI's own formula: they say nothing of dry runs."""
 
@@ -98,6 +104,8 @@ class Forecaster:
     devices: Callable[[], Iterable[DeviceInfo]]
     total_bytes: Callable[[torch.device], int | None]
     family_of: Callable[[str], FamilyCost | None]
+    exacts: Exacts | None = None
+    """What decodes in exact parts share; None: there are none."""
     times: dict[str, TimeModel] = field(default_factory=dict[str, "TimeModel"])
     """How long decodes take here, by family, as of the latest decode of each."""
     _untraceable: dict[str, str] = field(default_factory=dict[str, str])
@@ -111,7 +119,7 @@ class Forecaster:
             patient: on a CPU, wait for dry runs whatever they take where no table stands in:
                 its decodes take far longer.
         """
-        key, decoder = self._key(vae), self._decoder(vae)
+        key, decoder = self.key_of(vae), self.decoder_of(vae)
         family = self.family_of(decoder.architecture)
         # The tables were made with attention that keeps no scores.
         table = family if decoder.fused_attention or vae.device.type == "cpu" else None
@@ -137,6 +145,25 @@ class Forecaster:
         )
         return Forecast(self, vae, bases, family, replace(key, vae=decoder.architecture))
 
+    def exact_way(
+        self, vae: Vae, latent: torch.Tensor, facts: VaeFacts, memory: HostMemory, own: Forecast
+    ) -> ExactWay | None:
+        """The ways to decode this latent in parts that equal the whole."""
+        if self.exacts is None:
+            return None
+        decoder = self.decoder_of(vae)
+        return ExactWay(
+            vae,
+            latent,
+            facts,
+            memory,
+            self.exacts,
+            own,
+            architecture=f"{decoder.architecture} {code_of(vae.first_stage_model)}",
+            fused_attention=decoder.fused_attention,
+            total_bytes=decoder.total_bytes,
+        )
+
     def tell_times(self, key: CalibrationKey, family: FamilyCost | None) -> None:
         """Keep what the decodes of a key say about its family's times, for the probe."""
         if family is not None:
@@ -148,7 +175,8 @@ class Forecaster:
 
         self.idle.later(vae, dry_run.text, work)
 
-    def _decoder(self, vae: Vae) -> Decoder:
+    def decoder_of(self, vae: Vae) -> Decoder:
+        """What dry runs of a VAE depend on."""
         model: Any = vae.first_stage_model
         attention = attention_name(model)
         on_gpu = vae.device.type != "cpu"
@@ -162,7 +190,8 @@ class Forecaster:
             (code_of(model), torch.__version__),
         )
 
-    def _key(self, vae: Vae) -> CalibrationKey:
+    def key_of(self, vae: Vae) -> CalibrationKey:
+        """What its measurements are kept under, but for the architecture."""
         name = str(vae.device)
         device = next((each for each in self.devices() if each.key == name), None)
         return CalibrationKey(
@@ -253,6 +282,31 @@ class Forecast:
         base = self._bases.base(self.whole)
         return not base.is_traced and not self._calibration(base).is_warm and not self._on_cpu()
 
+    def exact_way(
+        self, latent: torch.Tensor, facts: VaeFacts, memory: HostMemory
+    ) -> ExactWay | None:
+        """The ways to decode a latent in parts that equal the whole."""
+        return self._shared.exact_way(self._vae, latent, facts, memory, self)
+
+    def bound_exact(self, base_bytes: int) -> Bound:
+        """At most what a decode in exact parts needs whose layout says ``base_bytes``, and why."""
+        if self._on_cpu():
+            return Bound(base_bytes, "prior", 1.0, "a CPU takes its tensors only")
+        prior = None if self._family is None else self._family.ratio
+        calibration = Calibration(self._measurements(self._exact_key), prior, DEFAULT_POLICY)
+        return calibration.bound(base_bytes, PieceShape(*self.whole))
+
+    def learn_exact(self, base_bytes: int, outcome: Outcome) -> None:
+        """Keep what a decode in exact parts took, beside what its layout said."""
+        if self._on_cpu():
+            return
+        self._shared.store.add(self._exact_key, measurement_of(self.whole, base_bytes, outcome))
+        self._measured.pop(self._exact_key, None)
+
+    @property
+    def _exact_key(self) -> CalibrationKey:
+        return replace(self.key, predictor=f"{MODEL_VERSION}, {EXACT}")
+
     def learn(self, piece: Piece, outcome: Outcome) -> None:
         """Keep what decoding ``piece`` really took, beside a dry run of that very piece.
 
@@ -262,7 +316,7 @@ class Forecast:
         base = self._bases.base(piece, exact=True)
         if base.is_exact or outcome.failed:
             key = self._key_of(base)
-            self._shared.store.add(key, _measurement(piece, base.bytes, outcome))
+            self._shared.store.add(key, measurement_of(piece, base.bytes, outcome))
             self._calibrations.pop(key, None)
             self._measured.pop(key, None)
             self._shared.tell_times(self.key, self._family)
@@ -277,7 +331,7 @@ class Forecast:
 
         def work(owner: Any, check: Callable[[], None]) -> None:
             trace = traces.make_unhurried(owner, dry_run, check)
-            store.add(key, _measurement(piece, workspace.peak_bytes(trace), outcome))
+            store.add(key, measurement_of(piece, workspace.peak_bytes(trace), outcome))
             tell_times(key, family)
 
         self._shared.idle.later(self._vae, f"learn {outcome} {dry_run.text}", work)
@@ -310,7 +364,8 @@ class Forecast:
         return self._vae.device.type == "cpu"
 
 
-def _measurement(piece: Piece, base_bytes: int, outcome: Outcome) -> Measurement:
+def measurement_of(piece: Piece, base_bytes: int, outcome: Outcome) -> Measurement:
+    """An outcome as the store keeps it."""
     return Measurement(
         *piece,
         base_bytes=base_bytes,

@@ -7,10 +7,10 @@ that version had.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import ModuleType
 
     import torch
@@ -137,6 +137,17 @@ class HostMemory:
     def raise_if_interrupted(self) -> None:
         """Raise ComfyUI's interrupt if the user asked for one."""
         self.management.throw_exception_if_processing_interrupted()
+
+    def progress_bar(self, steps: int) -> Callable[[], None]:
+        """A bar of so many steps at the node that runs; what it gives advances it by one."""
+        import comfy.utils
+
+        bar: Any = comfy.utils.ProgressBar(max(1, steps))
+
+        def advance() -> None:
+            bar.update(1)
+
+        return advance
 
     def dynamic(self) -> bool:
         """Whether DynamicVRAM manages the weights: the reserve does not reach it."""

@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ...supervisor.decode.parking import HostPages
 from ...supervisor.http.routes import HISTORY_PATH, PROBE_PATH, add_routes
 from ...supervisor.planning.calibration_store import FILE_NAME, CalibrationStore
 from ...supervisor.planning.families import family_of
@@ -19,6 +20,7 @@ from ...supervisor.telemetry.clock import SystemClock
 from ...supervisor.types import DecodeContext
 from ..profiles import profile_reserve_gb
 from .events import connect, harmless
+from .exacts import Exacts
 from .forecast import Forecaster
 from .idle import IdleWorker
 from .jobs import JobFeed, Progress
@@ -171,6 +173,7 @@ def _forecaster(supervisor: Supervisor, memory: HostMemory, management: ModuleTy
         lambda: supervisor.devices,
         memory.total_bytes,
         family_of,
+        Exacts(store, HostPages(locks=memory.main_device().type == "cuda")),
     )
 
 

@@ -128,20 +128,29 @@ def comfy(tmp_path_factory):
 
 @pytest.fixture
 def own_server(tmp_path):
-    """Starts servers on ``tmp_path``, one after the other."""
+    """Starts servers on ``tmp_path``, one after the other; keywords are environment variables."""
     make_base(tmp_path, installation(), python())
     return partial(started, tmp_path)
 
 
+@pytest.fixture(scope="session")
+def protected_comfy(tmp_path_factory):
+    """A server whose user asked for safe decodes in core's own nodes."""
+    base = tmp_path_factory.mktemp("protected")
+    make_base(base, installation(), python())
+    with started(base, IAMCCS_PROTECT_VAE_DECODE="1") as running:
+        yield running
+
+
 @contextmanager
-def started(base):
+def started(base, **variables):
     """A server on a base directory that ``make_base`` made; stopped at the end."""
     port = free_port()
     with (base / "comfyui.log").open("wb") as log:
         process = subprocess.Popen(
             command(python(), installation(), base, port),
             cwd=base,
-            env=environment(base, python()),
+            env=environment(base, python()) | variables,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -200,7 +209,8 @@ def environment(base, python):
         if asked.returncode != 0:
             source = Path(importlib.util.find_spec(module).origin)
             (lent / source.name).write_bytes(source.read_bytes())
-    return {**os.environ, "PYTHONPATH": str(lent), "PYTHONUNBUFFERED": "1"}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("IAMCCS_")}
+    return {**ours, "PYTHONPATH": str(lent), "PYTHONUNBUFFERED": "1"}
 
 
 def free_port():

@@ -25,12 +25,17 @@ SOURCE = (host / "comfy" / "sd.py").read_text(encoding="utf-8")
 
 def image_kl() -> dict[str, torch.Tensor]:
     """The SD layout; the file has no encoder."""
+    drawn = image_kl_entire()
+    return {key: each for key, each in drawn.items() if key.startswith(("decoder", "post"))}
+
+
+def image_kl_entire() -> dict[str, torch.Tensor]:
+    """The same with its encoder, which has the published width on every host."""
     layout = ZOO["kl"]
     if "decoder_ddconfig" in SOURCE:
         narrow = {**layout.marks, "decoder.conv_in.weight": (128, 4, 3, 3)}
         layout = replace(layout, marks=narrow)
-    drawn = state_dict(layout, dtype=torch.float32, seed=1)
-    return {key: each for key, each in drawn.items() if key.startswith(("decoder", "post"))}
+    return state_dict(layout, dtype=torch.float32, seed=1)
 
 
 def wan_2_1() -> dict[str, torch.Tensor]:
@@ -48,4 +53,5 @@ def wan_2_1() -> dict[str, torch.Tensor]:
 
 
 safetensors.torch.save_file(image_kl(), target / "image_kl.safetensors")
+safetensors.torch.save_file(image_kl_entire(), target / "image_kl_entire.safetensors")
 safetensors.torch.save_file(wan_2_1(), target / "wan_2_1.safetensors")

@@ -51,6 +51,26 @@ DECODE = [
     "vram_budget_gb",
     "keep_latent_on_failure",
 ]
+TO_DISK = [
+    "samples",
+    "vae",
+    "output_dir",
+    "prefix",
+    "image_format",
+    "jpg_quality",
+    "tile",
+    "tiling_mode",
+    "tile_size",
+    "overlap",
+    "seam_debug_export",
+    "seam_debug_dir",
+    "cleanup_between_frames",
+    "clear_existing",
+    "start_number",
+    "quality",
+    "vram_budget_gb",
+    "resume",
+]
 PURGE = [
     "unload_all_models",
     "soft_empty_cache",
@@ -84,6 +104,19 @@ FACES = {
         "VAE Decode Tiled (safe, optional cleanup)",
         DECODE,
         [("IMAGE", "IMAGE"), ("report_json", "STRING")],
+    ),
+    "IAMCCS_VAEDecodeToDisk": (
+        "VAE Decode -> Disk (frames, low RAM)",
+        TO_DISK,
+        [
+            ("frames_dir", "STRING"), ("frames_saved", "INT"), ("next_start_number", "INT"),
+            ("report_json", "STRING"),
+        ],
+    ),
+    "IAMCCS_VAEEncodeTiledSafe": (
+        "VAE Encode Tiled (safe)",
+        ["pixels", "vae", "quality", "vram_budget_gb"],
+        [("LATENT", "LATENT"), ("report_json", "STRING")],
     ),
     "IAMCCS_HWProbeRecommendations": (
         "HW Probe Recommendations (JSON)",
@@ -146,6 +179,14 @@ def widget(info, name):
         ("IAMCCS_VAEDecodeTiledSafe", "temporal_overlap", 32),
         ("IAMCCS_VAEDecodeTiledSafe", "quality", "exact"),
         ("IAMCCS_VAEDecodeTiledSafe", "keep_latent_on_failure", True),
+        ("IAMCCS_VAEDecodeToDisk", "output_dir", "iamccs_vae_frames"),
+        ("IAMCCS_VAEDecodeToDisk", "prefix", "frame"),
+        ("IAMCCS_VAEDecodeToDisk", "jpg_quality", 95),
+        ("IAMCCS_VAEDecodeToDisk", "cleanup_between_frames", True),
+        ("IAMCCS_VAEDecodeToDisk", "clear_existing", True),
+        ("IAMCCS_VAEDecodeToDisk", "resume", True),
+        ("IAMCCS_VAEEncodeTiledSafe", "quality", "exact"),
+        ("IAMCCS_VAEEncodeTiledSafe", "vram_budget_gb", 0.0),
         ("IAMCCS_HardMemoryPurge", "gc_passes", 3),
     ],
 )

@@ -21,6 +21,7 @@ from vram_supervisor.nodes.host.forecast import (  # noqa: E402
 from vram_supervisor.nodes.host.idle import IdleWorker  # noqa: E402
 from vram_supervisor.nodes.host.traces import Traces  # noqa: E402
 from vram_supervisor.nodes.suggestion import tiling_suggestion  # noqa: E402
+from vram_supervisor.supervisor.planning.allocator import CAPACITY_RATIO  # noqa: E402
 from vram_supervisor.supervisor.planning.architecture import architecture_hash  # noqa: E402
 from vram_supervisor.supervisor.planning.calibration_store import (  # noqa: E402
     CalibrationStore,
@@ -360,7 +361,8 @@ def test_advice_for_a_connected_vae_is_planned_from_its_dry_runs(worlds):
     world, vae = worlds(), Vae()
     nominal = (1, 4, 512, 512)
     need = world.forecast(vae, nominal).need_bytes(1, None, 512, 512)
-    fits = tiling_suggestion(vae, Room(need), world.forecaster.forecast)
+    roomy = int(need * CAPACITY_RATIO["cudaMallocAsync"]) + 1
+    fits = tiling_suggestion(vae, Room(roomy), world.forecaster.forecast)
     assert (fits["tile"], fits["tile_size"]) == (False, 4096)
     assert fits["predicted_peak_bytes"] == need
     tight = tiling_suggestion(vae, Room(need // 3), world.forecaster.forecast)

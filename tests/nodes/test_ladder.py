@@ -51,6 +51,18 @@ class Device:
     def ran_out(self):
         self.emptied += 1
 
+    def exact_plan(self, room, request, times):
+        """This decoder cannot be taken apart."""
+
+    def exact_smaller(self, plan, room, request):
+        raise AssertionError("there is no plan in exact parts")
+
+    def on_cpu(self, plan):
+        raise AssertionError("there is no plan in exact parts")
+
+    def is_exact(self, plan):
+        return False
+
     def check_interrupt(self):
         if self.interrupt_at == len(self.attempts):
             raise KeyboardInterrupt

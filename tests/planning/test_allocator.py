@@ -14,7 +14,7 @@ from vram_supervisor.supervisor.planning.workspace import (
     [
         ("the native allocator wastes some of what it holds", "native", 1000),
         ("expandable segments fill it all", "expandable", 1200),
-        ("and so does the driver's own pool", "cudaMallocAsync", 1200),
+        ("the driver's own pool needs room for fast kernels", "cudaMallocAsync", 1043),
         ("system memory has no such limit", "cpu", 1200),
         ("an allocator nobody measured is taken for the worst", "somebody's", 1000),
         ("and so is an unknown one", None, 1000),

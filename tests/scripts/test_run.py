@@ -10,6 +10,8 @@ import pytest
 import run as script
 from _bootstrap import SetupFailedError
 
+from vram_supervisor.nodes.host.preferences import PROTECT_VARIABLE
+
 REPOSITORY = Path(__file__).parents[2]
 
 # A stand-in for ComfyUI: tells where it found the pack, then does what it is asked to.
@@ -30,7 +32,8 @@ for config in (path for group in options.extra_model_paths_config for path in gr
 stopped = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stopped.set())
 print(json.dumps({"packs": packs, "rest": rest, "cwd": os.getcwd(),
-                  "configs": options.extra_model_paths_config}), flush=True)
+                  "configs": options.extra_model_paths_config,
+                  "protect": os.environ.get("IAMCCS_PROTECT_VAE_DECODE")}), flush=True)
 if options.wait:
     stopped.wait(60)
     sys.exit(7)
@@ -173,6 +176,34 @@ def test_comfyui_starts_with_the_pack_in_place_and_nothing_stays(comfyui):
     assert Path(told["cwd"]).samefile(comfyui)
     assert not Path(told["configs"][0][0]).parent.exists()
     assert list((comfyui / "custom_nodes").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("sentence", "flags", "variable", "told"),
+    [
+        ("the flag switches on", ["--protect-vae-decode"], {}, "1"),
+        ("also over the variable", ["--protect-vae-decode"], {PROTECT_VARIABLE: "0"}, "1"),
+        ("the variable does too", [], {PROTECT_VARIABLE: "yes"}, "yes"),
+        ("off is the default", [], {}, None),
+    ],
+)
+def test_the_protection_of_cores_decode_nodes(
+    sentence, flags, variable, told, comfyui, monkeypatch
+):
+    monkeypatch.delenv(PROTECT_VARIABLE, raising=False)
+    done = start("--comfyui", str(comfyui), *flags, **variable)
+    heard = json.loads(done.stdout)
+    assert heard["protect"] == told, sentence
+    assert heard["rest"] == [], "ComfyUI would refuse a flag that it does not know"
+
+
+def test_the_script_and_the_pack_mean_the_same_variable():
+    assert script.PROTECT_VARIABLE == PROTECT_VARIABLE
+
+
+def test_there_is_nothing_to_protect_without_a_comfyui(tmp_path):
+    with pytest.raises(SetupFailedError, match="--protect-vae-decode is for ComfyUI"):
+        script.read_request(["--embedded", "--protect-vae-decode"], {}, tmp_path)
 
 
 def test_its_exit_code_is_ours(comfyui):

@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from torch import nn
+import torch
 from torch.nn import functional
 
 from ..program import Phase, Program, Stage
@@ -31,7 +31,7 @@ from ._taesd_shape import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ..program import Carry, Place
 
@@ -97,8 +97,8 @@ def encoder(model: nn.Module) -> Program | None:
 def _is_taesd(model: Any) -> bool:
     return (
         has_parts(model, ("taesd_encoder", "taesd_decoder"))
-        and isinstance(getattr(model, "vae_scale", None), nn.Parameter)
-        and isinstance(getattr(model, "vae_shift", None), nn.Parameter)
+        and isinstance(getattr(model, "vae_scale", None), torch.Tensor)
+        and isinstance(getattr(model, "vae_shift", None), torch.Tensor)
     )
 
 

@@ -18,7 +18,9 @@ from vram_supervisor.supervisor.decode.families import ltx
 from vram_supervisor.supervisor.decode.families._ltx_noise import Block, Draw, Size, calls_of
 from vram_supervisor.supervisor.decode.program import Carry, Place, pieces_of
 from vram_supervisor.supervisor.decode.running import Hooks
+from vram_supervisor.supervisor.decode.survey import survey
 from vram_supervisor.supervisor.decode.tiles import Rect
+from vram_supervisor.supervisor.planning.workspace import NO_WORKSPACE
 
 EXACT = 1e-5
 EDGE = 16
@@ -261,6 +263,20 @@ def test_a_decode_is_run_in_few_frames_at_a_time_whatever_its_length():
     assert first.chunks(48) == (48,)
     assert first.chunks(50) == (48, 2)
     assert second.chunks(9) == third.chunks(9) == (4, 4, 1)
+
+
+def test_a_dry_run_takes_chunks_that_give_nothing_yet():
+    model = toy("drawing noise")
+    shape = (1, LATENT_CHANNELS, 13, 8, 8)
+
+    found = survey(model, ltx.decoder, shape, torch.float32, NO_WORKSPACE, edges=(4, 6))
+
+    latents, _, pixels = found.phases
+    assert [phase.chunks for phase in found.phases] == [1, 4, 4]
+    assert latents.in_bytes_per_area == LATENT_CHANNELS * 13 * 4
+    # The longest piece of a part is eight frames.
+    assert pixels.stages[0].out_bytes_per_area == 3 * 8 * (EDGE // 2) ** 2 * 4
+    assert pixels.stages[0].carry_bytes_per_area > 0
 
 
 def changed(change):

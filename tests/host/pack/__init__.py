@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 
 import comfy.model_management as management
@@ -10,6 +11,9 @@ import server
 import torch
 from aiohttp import web
 
+import nodes
+
+CORE = nodes.NODE_CLASS_MAPPINGS
 GATE = {"reached": threading.Event()}
 
 
@@ -32,6 +36,14 @@ async def read_settings(_request):
 @server.PromptServer.instance.routes.get("/host_test/waiting")
 async def is_waiting(_request):
     return web.json_response(GATE["reached"].is_set())
+
+
+@server.PromptServer.instance.routes.get("/host_test/decode_functions")
+async def decode_functions(_request):
+    """Where the code of core's decode nodes lies."""
+    return web.json_response(
+        {name: CORE[name].decode.__code__.co_filename for name in ("VAEDecode", "VAEDecodeTiled")}
+    )
 
 
 class Node:
@@ -61,6 +73,34 @@ class Latent(Node):
         return ({"samples": latent},)
 
 
+class Pictures(Node):
+    """Seeded pictures [N, H, W, C]."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        number = ("INT", {"default": 1, "min": 0, "max": 1 << 30})
+        return {"required": dict.fromkeys(("seed", "count", "height", "width", "channels"), number)}
+
+    RETURN_TYPES = ("IMAGE",)
+
+    def run(self, seed, count, height, width, channels):
+        random = torch.Generator().manual_seed(seed)
+        return (torch.rand((count, height, width, channels), generator=random),)
+
+
+class BorrowedDecode(Node):
+    """Another pack's node that calls the function of core's, as some do."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"samples": ("LATENT",), "vae": ("VAE",)}}
+
+    RETURN_TYPES = ("IMAGE",)
+
+    def run(self, samples, vae):
+        return CORE["VAEDecode"]().decode(vae, samples)
+
+
 class Compare(Node):
     """Shapes and the largest difference of two images."""
 
@@ -76,6 +116,25 @@ class Compare(Node):
         difference = (a.float() - b.float()).abs().max().item() if same else None
         seen = {"a": list(a.shape), "b": list(b.shape), "spread": a.float().std().item()}
         return {"ui": {"seen": [{**seen, "difference": difference}]}}
+
+
+class CompareLatents(Node):
+    """The same of two latents, their relative distance (L2), and what else they hold."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"a": ("LATENT",), "b": ("LATENT",)}}
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    def run(self, a, b):
+        seen = Compare().run(a["samples"], b["samples"])["ui"]["seen"][0]
+        ours, cores = a["samples"].double(), b["samples"].double()
+        if ours.shape == cores.shape:
+            seen["error"] = ((ours - cores).norm() / cores.norm()).item()
+        seen["types"] = [str(each["samples"].dtype) for each in (a, b)]
+        return {"ui": {"seen": [{**seen, "keys": [sorted(a), sorted(b)]}]}}
 
 
 class Show(Node):
@@ -196,18 +255,19 @@ class FailingVae(Node):
     @classmethod
     def INPUT_TYPES(cls):
         ways = ("out of memory", "out of system memory", "broken", "interrupt", "ask")
-        how = ([*ways, "looks at values"],)
+        how = ([*ways, "looks at values", "whole encodes"],)
         largest = ("INT", {"default": 0, "min": 0, "max": 1 << 30})
         return {"required": {"vae": ("VAE",), "how": how, "largest_latent_pixels": largest}}
 
     RETURN_TYPES = ("VAE",)
 
     def run(self, vae, how, largest_latent_pixels):
-        import copy
-
         failing = copy.copy(vae)
         if how == "looks at values":
             failing.first_stage_model = LookingDecoder(vae.first_stage_model)
+            return (failing,)
+        if how == "whole encodes":
+            failing.first_stage_model = limited(vae.first_stage_model, largest_latent_pixels)
             return (failing,)
         failing.first_stage_model = FailingDecoder(
             vae.first_stage_model, how, largest_latent_pixels
@@ -226,6 +286,23 @@ class LookingDecoder(torch.nn.Module):
         assert latent.float().abs().max().item() > 0
         return self.inner.decode(latent, **options)
 
+    def encode(self, pixels, **options):
+        assert pixels.float().abs().max().item() > 0
+        return self.inner.encode(pixels, **options)
+
+
+def limited(model, largest):
+    """The same network, whose own ``encode`` runs out of memory above a size in pixels."""
+    known = copy.copy(model)
+
+    def encode(pixels, **options):
+        if pixels.shape[-1] * pixels.shape[-2] > largest:
+            raise torch.cuda.OutOfMemoryError("out of memory, said by the test")
+        return model.encode(pixels, **options)
+
+    known.encode = encode
+    return known
+
 
 class FailingDecoder:
     def __init__(self, model, how, largest):
@@ -234,8 +311,17 @@ class FailingDecoder:
     def __getattr__(self, name):
         return getattr(self._model, name)
 
+    def encode(self, pixels, **options):
+        """Sizes count in pixels here."""
+        self._fail(pixels)
+        return self._model.encode(pixels, **options)
+
     def decode(self, latent, **options):
-        if latent.shape[-1] * latent.shape[-2] > self._largest:
+        self._fail(latent)
+        return self._model.decode(latent, **options)
+
+    def _fail(self, given):
+        if given.shape[-1] * given.shape[-2] > self._largest:
             if self._how == "out of memory":
                 raise torch.cuda.OutOfMemoryError("out of memory, said by the test")
             if self._how == "broken":
@@ -244,12 +330,23 @@ class FailingDecoder:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory, said by the test")
             if self._how == "ask":
                 management.interrupt_current_processing()
-                return self._model.decode(latent, **options)
+                return
             raise management.InterruptProcessingException
-        return self._model.decode(latent, **options)
 
 
 NODE_CLASS_MAPPINGS = {
     f"HostTest{cls.__name__}": cls
-    for cls in (Latent, Compare, Show, SettingsNow, Model, Sample, Act, FailingVae)
+    for cls in (
+        Latent,
+        Pictures,
+        BorrowedDecode,
+        Compare,
+        CompareLatents,
+        Show,
+        SettingsNow,
+        Model,
+        Sample,
+        Act,
+        FailingVae,
+    )
 }

@@ -1,0 +1,111 @@
+"""The safe decode with this process's own parts, for the nodes; and for core's nodes."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from ..supervisor.errors import DecodeFailedError, LatentNotDecodableError
+from .decoding import DecodeWish, decode_safely
+from .host.meter import PeakMeter
+from .host.protection import Protection, executing_class, host_classes
+from .host.runtime import runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import torch
+
+    from ..supervisor.decode.sink import PixelSink
+    from ..supervisor.planning.types import PlanRequest
+    from .decoding import Decoded
+    from .host.vae import Vae
+
+    class Decode(Protocol):
+        """The safe decode of one VAE."""
+
+        def __call__(
+            self, samples: Any, wish: DecodeWish, *, sink: PixelSink | None = None
+        ) -> Decoded:
+            """Of one latent."""
+            ...
+
+
+_log = logging.getLogger(__name__)
+
+
+def safe_decode(
+    samples: Any, vae: Vae, wish: DecodeWish, *, sink: PixelSink | None = None
+) -> Decoded:
+    """``decode_safely`` with the memory, meter and forecasts of this process."""
+    return decoder_here(vae)(samples, wish, sink=sink)
+
+
+def decoder_here(vae: Vae) -> Decode:
+    """The safe decode of a VAE in this process; nothing is done yet."""
+    here = runtime()
+    watched = here.supervisor
+    meter = PeakMeter(str(vae.device), watched.counter, watched.peaks)
+
+    def decode(samples: Any, wish: DecodeWish, *, sink: PixelSink | None = None) -> Decoded:
+        forecasts = here.forecaster.forecast
+        return decode_safely(samples, vae, wish, here.memory, meter, forecasts, sink=sink)
+
+    return decode
+
+
+def protected_decode(
+    latent: torch.Tensor,
+    vae: Vae,
+    request: PlanRequest,
+    core: Callable[[], torch.Tensor],
+    *,
+    decoder_of: Callable[[Vae], Decode] = decoder_here,
+) -> torch.Tensor:
+    """What a protected core node decodes with; images [N, H, W, C].
+
+    A mistake of ours before anything was decoded costs nothing: core decodes as ever, and the
+    latent kept meanwhile goes once that worked.
+
+    Raises:
+        DecodeFailedError: it ran out of memory everywhere, or the decoder failed, or the latent
+            cannot be decoded by anybody.
+    """
+    wish = DecodeWish(request, last_frame_fix=False, budget_cap_bytes=0, keep_latent=True)
+    try:
+        decode = decoder_of(vae)
+    except Exception:  # noqa: BLE001 - whatever it is, nothing was decoded yet
+        _log.exception("No safe decode of this VAE; core decodes as ever")
+        return core()
+    try:
+        decoded = decode(latent, wish)
+    except DecodeFailedError as failure:
+        if failure.began or isinstance(failure.__cause__, LatentNotDecodableError):
+            raise
+        kept = failure.latent_path
+        _log.warning("No safe decode could be planned; core decodes as ever", exc_info=failure)
+    else:
+        _log.info("Protected decode: %s", "; ".join(decoded.record.tried))
+        return cast("torch.Tensor", decoded.images)  # no sink took them
+    # Out of the except block, for the error refers to what was tried with.
+    images = core()
+    _remove(kept)
+    return images
+
+
+def _remove(kept: Path | None) -> None:
+    """The latent of a decode that worked after all need not be kept."""
+    if kept is None:
+        return
+    try:
+        kept.unlink(missing_ok=True)
+    except OSError as problem:
+        _log.info("The latent kept in %s is not needed, but stays: %s", kept, problem)
+
+
+@lru_cache(maxsize=1)
+def protection() -> Protection:
+    """The one switch of this process, off at first."""
+    return Protection(host_classes, executing_class, protected_decode)

@@ -1,0 +1,124 @@
+"""What a protected core node decodes with: the safe decode, or core's where none can be planned."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from vram_supervisor.nodes import decoding
+from vram_supervisor.nodes.safe_decode import protected_decode
+from vram_supervisor.supervisor.errors import DecodeFailedError, LatentNotDecodableError
+from vram_supervisor.supervisor.planning.types import PlanRequest
+
+
+class Core:
+    def __init__(self, problem=None):
+        self.calls, self.problem = 0, problem
+
+    def __call__(self):
+        self.calls += 1
+        if self.problem is not None:
+            raise self.problem
+        return "core's"
+
+
+def protected(core, outcome):
+    """With a safe decode that returns or raises ``outcome``."""
+
+    def decode(samples, wish, *, sink=None):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return SimpleNamespace(images=outcome, record=SimpleNamespace(tried=["whole: done"]))
+
+    return protected_decode("latent", "vae", PlanRequest(), core, decoder_of=lambda vae: decode)
+
+
+def failure(path=None, *, began, cause=None):
+    problem = DecodeFailedError(["failed"], path, began=began)
+    problem.__cause__ = cause
+    return problem
+
+
+def test_it_gives_the_safe_decodes_images_and_says_so(caplog):
+    caplog.set_level("INFO")
+    core = Core()
+    assert protected(core, "ours") == "ours"
+    assert core.calls == 0
+    assert "Protected decode: whole: done" in caplog.text
+
+
+def test_the_wish_is_the_safe_nodes_with_the_request_and_the_latent_kept():
+    wishes = []
+
+    def decode(samples, wish, *, sink=None):
+        wishes.append((samples, wish))
+        return SimpleNamespace(images=1, record=SimpleNamespace(tried=[]))
+
+    request = PlanRequest(manual=True)
+    protected_decode("latent", "vae", request, Core(), decoder_of=lambda vae: decode)
+    ((samples, wish),) = wishes
+    assert samples == "latent"
+    assert wish.request is request
+    assert (wish.keep_latent, wish.budget_cap_bytes, wish.last_frame_fix) == (True, 0, False)
+
+
+def test_a_mistake_before_the_decode_costs_nothing(tmp_path, caplog):
+    kept = tmp_path / "kept.latent"
+    kept.touch()
+    core = Core()
+    assert protected(core, failure(kept, began=False, cause=TypeError("ours"))) == "core's"
+    assert core.calls == 1
+    assert not kept.exists(), "the decode worked after all"
+    assert "core decodes as ever" in caplog.text
+    assert "TypeError: ours" in caplog.text
+
+
+def test_the_kept_latent_stays_where_core_fails_too(tmp_path, caplog):
+    kept = tmp_path / "kept.latent"
+    kept.touch()
+    core = Core(MemoryError("core's"))
+    with pytest.raises(MemoryError, match="core's"):
+        protected(core, failure(kept, began=False))
+    assert kept.exists()
+    assert str(kept) in caplog.text
+
+
+def test_parts_of_ours_that_are_not_there_cost_nothing(caplog):
+    def broken(vae):
+        raise RuntimeError("no runtime")
+
+    core = Core()
+    assert protected_decode("latent", "vae", PlanRequest(), core, decoder_of=broken) == "core's"
+    assert "no runtime" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("sentence", "problem"),
+    [
+        ("an error while it decoded", failure(began=True)),
+        ("a latent nobody can decode",
+         failure(began=False, cause=LatentNotDecodableError("0 x 4 x 8 x 8", "no items"))),
+        ("the user's interrupt", KeyboardInterrupt()),
+    ],
+)  # fmt: skip
+def test_what_the_user_is_told(sentence, problem):
+    core = Core()
+    with pytest.raises(type(problem)) as caught:
+        protected(core, problem)
+    assert caught.value is problem, sentence
+    assert core.calls == 0
+
+
+def test_a_safe_decode_that_fails_before_any_plan_says_that_it_did_not_begin(monkeypatch):
+    def unreadable(vae):
+        raise TypeError("ours")
+
+    monkeypatch.setattr(decoding, "read_facts", unreadable)
+    monkeypatch.setattr(decoding, "save_latent", lambda samples: Path("kept.latent"))
+    memory = SimpleNamespace(is_interrupt=lambda problem: False)
+    wish = decoding.DecodeWish(
+        PlanRequest(), last_frame_fix=False, budget_cap_bytes=0, keep_latent=True
+    )
+    with pytest.raises(DecodeFailedError, match="TypeError: ours") as caught:
+        decoding.decode_safely(None, SimpleNamespace(), wish, memory, None, None)
+    assert caught.value.began is False
