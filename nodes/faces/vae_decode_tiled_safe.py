@@ -31,7 +31,7 @@ class VaeDecodeTiledSafe(io.ComfyNode):
             display_name="VAE Decode Tiled (safe, optional cleanup)",
             category=CATEGORY,
             description="Decodes whole where that fits into free memory, else after evicting "
-            "other models, else in tiles of a size that fits.",
+            "other models, else in parts that fit and together equal the whole decode.",
             inputs=[
                 io.Latent.Input("samples"),
                 io.Vae.Input("vae"),
