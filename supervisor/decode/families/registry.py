@@ -19,6 +19,9 @@ MODULES: Final = (
     "wan21",
     "wan22",
     "ltx",
+    "mochi",
+    "cosmos",
+    "cogvideo",
     "taesd",
 )
 """In the order they are asked."""
