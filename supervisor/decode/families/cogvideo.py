@@ -1,45 +1,51 @@
 """CogVideoX: the latent goes along to condition every norm.
 
-The network decodes all of time at low resolution, then four frames at a time; group norms see
-what is decoded at once.
+The network decodes all of time at low resolution, then four frames at a time, convolutions
+carrying the past on; group norms take in what is decoded at once.
+
+With random weights in fp32, parts of one to three latents differ from ``model.decode`` by a
+relative L2 of 6e-7 to 1.3e-6, for one to five latent frames.
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from torch.nn import functional
 
-from ..program import Phase, Program, Stage
+from ..program import Carry, Phase, Program, Stage
+from ._cogvideo_shape import is_cogvideo, levels_in_time
+from ._residual_stages import BLOCK_HALO, plain, upsample_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor, nn
 
-    from ..program import Carry, Place, Run
+    from ..program import Place, Run
 
 NAME: Final = "CogVideoX"
 CHUNK: Final = 4
 """Frames that the network itself decodes at once where time has its full length."""
-BLOCK_HALO: Final = 2
-"""Two convolutions of three pixels."""
-_NETWORK: Final = ("conv_in", "mid_block", "up_blocks", "norm_out", "conv_act", "conv_out")
 
 
 def decoder(model: nn.Module) -> Program | None:
-    """Of an autoencoder that rolls through time."""
-    network: Any = getattr(model, "decoder", None)
-    if any(not hasattr(network, part) for part in _NETWORK):
+    """From ``[1, C, t, h, w]`` to ``[1, 3, 4 * t, 8 * h, 8 * w]``, three frames less where ``t``
+    is odd."""
+    if not is_cogvideo(model):
         return None
-    if not hasattr(model, "_decode_rolling") or not hasattr(network.norm_out, "norm_layer"):
-        return None
-    split = _in_time(network.up_blocks)
+    network: Any = model.decoder
+    in_time = levels_in_time(network.up_blocks)
     latent: list[Tensor] = []
-    early = Phase((_input(network, latent), *_early(network, split, latent)))
-    late = Phase((*_late(network, split, latent), _pixels(network, latent)), chunks_of_four)
-    return Program((early, late))
+    early = [_input(network, latent), *_blocks("middle", network.mid_block, latent)]
+    late: list[Stage] = []
+    for index, level in enumerate(network.up_blocks):
+        stages = early if index < in_time else late
+        stages.extend(_level(f"level {index}", level, latent))
+    late.append(_pixels(network, latent))
+    return Program((Phase(tuple(early)), Phase(tuple(late), chunks_of_four)))
 
 
 def chunks_of_four(frames: int) -> Sequence[int]:
@@ -57,92 +63,74 @@ def frames_of_latent(latent_frames: int, frames: int) -> list[int]:
     return [index * latent_frames // frames for index in range(frames)]
 
 
-def _in_time(blocks: Any) -> int:
-    """Blocks that lengthen time; they come first."""
-    return sum(
-        1
-        for block in blocks
-        if block.upsamplers is not None and any(each.compress_time for each in block.upsamplers)
-    )
-
-
 def _input(network: Any, latent: list[Tensor]) -> Stage:
+    """Whole, so that the latent is kept for the norms of all others."""
+
     def run(x: Tensor, carry: Carry, place: Place) -> Tensor:
         del carry, place
         latent[:] = [x]
         return network.conv_in(x)[0]
 
-    return Stage("input", run, whole=True)
+    return Stage("latents", run, whole=True)
 
 
-def _early(network: Any, split: int, latent: list[Tensor]) -> Iterator[Stage]:
-    """All of time at once."""
-
-    def conditioned(resnet: Any) -> Run:
-        def run(x: Tensor, carry: Carry, place: Place) -> Tensor:
-            del carry
-            frames = x.shape[2]
-            return resnet(x, None, _condition(latent[0], place, frames, 0, frames))[0]
-
-        return run
-
-    for index, resnet in enumerate(network.mid_block.resnets):
-        yield Stage(f"mid block {index}", conditioned(resnet), halo=BLOCK_HALO)
-    for level in range(split):
-        block = network.up_blocks[level]
-        for index, resnet in enumerate(block.resnets):
-            yield Stage(f"level {level} block {index}", conditioned(resnet), halo=BLOCK_HALO)
-        yield from _upsamplings(level, block)
+def _level(name: str, level: Any, latent: list[Tensor]) -> Iterator[Stage]:
+    yield from _blocks(name, level, latent)
+    for layer in level.upsamplers or ():
+        yield upsample_stage(f"{name} upsampling", layer, plain)
 
 
-def _late(network: Any, split: int, latent: list[Tensor]) -> Iterator[Stage]:
-    """A few frames at a time, after what each convolution saw last."""
-
-    def carried(resnet: Any) -> Run:
-        def run(x: Tensor, carry: Carry, place: Place) -> Tensor:
-            zq = _condition(latent[0], place, place.total_frames, place.first_frame, x.shape[2])
-            x, carry.state = resnet(x, None, zq, conv_cache=carry.state)
-            return x
-
-        return run
-
-    for level in range(split, len(network.up_blocks)):
-        block = network.up_blocks[level]
-        for index, resnet in enumerate(block.resnets):
-            yield Stage(f"level {level} block {index}", carried(resnet), halo=BLOCK_HALO)
-        yield from _upsamplings(level, block)
-
-
-def _upsamplings(level: int, block: Any) -> Iterator[Stage]:
-    def enlarged(layer: Any) -> Run:
-        def run(x: Tensor, carry: Carry, place: Place) -> Tensor:
-            del carry, place
-            return layer(x)
-
-        return run
-
-    for layer in block.upsamplers or ():
-        yield Stage(f"level {level} upsampling", enlarged(layer), halo=1, scale=Fraction(2))
+def _blocks(name: str, level: Any, latent: list[Tensor]) -> Iterator[Stage]:
+    for index, block in enumerate(level.resnets):
+        run = _conditioned(partial(_block, block), latent)
+        yield Stage(f"{name} block {index}", run, BLOCK_HALO)
 
 
 def _pixels(network: Any, latent: list[Tensor]) -> Stage:
+    def head(x: Tensor, zq: Tensor, carry: Carry) -> Tensor:
+        return _convolved(network.norm_out, network.conv_out, x, zq, carry)
+
+    return Stage("pixels", _conditioned(head, latent), 1)
+
+
+def _conditioned(layer: Any, latent: list[Tensor]) -> Run:
+    """Layers with the latent beside them, which the input has left in the list."""
+
     def run(x: Tensor, carry: Carry, place: Place) -> Tensor:
-        zq = _condition(latent[0], place, place.total_frames, place.first_frame, x.shape[2])
-        before = carry.state or {}
-        x, norm = network.norm_out(x, zq, conv_cache=before.get("norm"))
-        x, last = network.conv_out(network.conv_act(x), conv_cache=before.get("last"))
-        carry.state = {"norm": norm, "last": last}
-        return x
+        return layer(x, _condition(latent[0], place, x.shape[2]), carry)
 
-    return Stage("pixels", run, halo=1)
+    return run
 
 
-def _condition(latent: Tensor, place: Place, total: int, first: int, frames: int) -> Tensor:
-    """The latent at a part's resolution and frames, nearest neighbours, ``[1, C, t, h, w]``."""
-    scale, context = place.height // latent.shape[-2], place.context
-    device = latent.device
-    times = frames_of_latent(latent.shape[2], total)[first : first + frames]
+def _condition(latent: Tensor, place: Place, frames: int) -> Tensor:
+    """The latent at a part's pixels and frames, nearest neighbours, ``[1, C, t, h, w]``."""
+    # Time grows while all of it is run at once, so that only there a part's frames are all.
+    total = frames if place.is_first and place.is_last else place.total_frames
+    times = frames_of_latent(latent.shape[2], total)[place.first_frame :][:frames]
+    scale, context, device = place.height // latent.shape[-2], place.context, latent.device
     rows = torch.arange(context.top, context.bottom, device=device) // scale
     columns = torch.arange(context.left, context.right, device=device) // scale
     found = latent[:, :, torch.tensor(times, device=device)]
     return found[..., rows, :][..., columns]
+
+
+def _block(block: Any, x: Tensor, zq: Tensor, carry: Carry) -> Tensor:
+    """As the block itself, but each norm's statistics before what is made of the latent: what
+    would be thrown away while they are not known is not made. Carries a list of two pasts."""
+    one, two = map(Carry, carry.state or (None, None))
+    made = _convolved(block.norm1, block.conv1, x, zq, one)
+    made = _convolved(block.norm2, block.conv2, made, zq, two)
+    carry.state = [one.state, two.state]
+    return made.add_(x if block.conv_shortcut is None else block.conv_shortcut(x))
+
+
+def _convolved(norm: Any, convolution: Any, x: Tensor, zq: Tensor, carry: Carry) -> Tensor:
+    """Norm, SiLU and a convolution after the frames it saw last."""
+    x = functional.silu(_normed(norm, x, zq), inplace=True)
+    x, carry.state = convolution(x, conv_cache=carry.state)
+    return x
+
+
+def _normed(norm: Any, x: Tensor, zq: Tensor) -> Tensor:
+    made: Tensor = norm.norm_layer(x)
+    return made.mul_(norm.conv_y(zq)[0]).add_(norm.conv_b(zq)[0])

@@ -1,4 +1,4 @@
-"""Cosmos: factorised causal convolutions, norms of each frame, wavelets at the end.
+"""The tokenizer of Cosmos: factorised causal convolutions, norms of each frame, wavelets.
 
 All of time is decoded at once, as the network does; space is cut into bands.
 """
@@ -6,53 +6,50 @@ All of time is decoded at once, as the network does; space is cut into bands.
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
-from torch.nn import functional
-
 from ..program import Phase, Program, Stage
+from ._cosmos_shape import is_tokenizer
+from ._residual_stages import block_stage, first_stage, head, plain, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from torch import Tensor, nn
 
     from ..program import Carry, Place
 
 NAME: Final = "Cosmos"
-BLOCK_HALO: Final = 2
-"""Two convolutions of three pixels."""
-_MODEL: Final = ("post_quant_conv", "latent_mean", "latent_std", "sigma_data")
-_NETWORK: Final = ("conv_in", "mid", "up", "norm_out", "conv_out", "unpatcher3d")
 
 
 def decoder(model: nn.Module) -> Program | None:
-    """Of a continuous video tokenizer."""
-    network: Any = getattr(model, "decoder", None)
-    if any(not hasattr(model, part) for part in _MODEL):
+    """From ``[1, C, t, h, w]`` to ``[1, 3, 8 * t - 7, 8 * h, 8 * w]``, or as its patches say."""
+    if not is_tokenizer(model):
         return None
-    if any(not hasattr(network, part) for part in _NETWORK) or not _norms_by_frame(network):
-        return None
-    return Program((Phase((_head(model, network), *_levels(network), _pixels(network))),))
+    network: Any = model.decoder
+    middle = network.mid
+    return Program(
+        (
+            Phase(
+                (
+                    first_stage("latents", partial(_enter, model), middle.block_1, plain),
+                    *_attention("middle attention", middle.attn_1),
+                    block_stage("middle block 2", middle.block_2, plain),
+                    *_levels(network),
+                    _pixels(network),
+                )
+            ),
+        )
+    )
 
 
-def _norms_by_frame(network: Any) -> bool:
-    """One group of all channels, which is how frames are told to be normalised one by one."""
-    blocks = [block for up in network.up for block in up.block]
-    norms = [network.norm_out, *(block.norm1 for block in blocks), *(b.norm2 for b in blocks)]
-    return all(getattr(norm, "num_groups", None) == 1 for norm in norms)
-
-
-def _head(model: Any, network: Any) -> Stage:
-    def run(x: Tensor, carry: Carry, place: Place) -> Tensor:
-        del carry, place
-        std, mean = _by_frame(model.latent_std, x), _by_frame(model.latent_mean, x)
-        x = x / model.sigma_data
-        x = network.conv_in(model.post_quant_conv(x * std + mean))
-        return network.mid.block_2(network.mid.attn_1(network.mid.block_1(x)))
-
-    return Stage("mid block", run, whole=True)
+def _enter(model: Any, x: Tensor, carry: Carry) -> Tensor:
+    del carry
+    deviation, mean = (_by_frame(each, x) for each in (model.latent_std, model.latent_mean))
+    x = x / model.sigma_data
+    return model.decoder.conv_in(model.post_quant_conv(x * deviation + mean))
 
 
 def _by_frame(table: Tensor, x: Tensor) -> Tensor:
@@ -67,28 +64,34 @@ def _levels(network: Any) -> Iterator[Stage]:
     for level in reversed(range(len(network.up))):
         up = network.up[level]
         for index, block in enumerate(up.block):
-            yield Stage(f"level {level} block {index}", _plain(block), halo=BLOCK_HALO)
+            yield block_stage(f"level {level} block {index}", block, plain)
             if len(up.attn):
-                yield Stage(f"level {level} attention {index}", _plain(up.attn[index]), whole=True)
-        if level:
-            doubles = bool(up.upsample.spatial_up)
-            scale = Fraction(2 if doubles else 1)
-            yield Stage(
-                f"level {level} upsampling", _plain(up.upsample), halo=int(doubles), scale=scale
-            )
+                yield from _attention(f"level {level} attention {index}", up.attn[index])
+        if level and (up.upsample.spatial_up or up.upsample.temporal_up):
+            yield _upsampling(f"level {level} upsampling", up.upsample)
 
 
-def _plain(layer: Any) -> Callable[[Tensor, Carry, Place], Tensor]:
-    def run(x: Tensor, carry: Carry, place: Place) -> Tensor:
-        del carry, place
-        return layer(x)
+def _upsampling(name: str, upsample: Any) -> Stage:
+    halo, scale = (1, 2) if upsample.spatial_up else (0, 1)
+    return stage(name, partial(plain, upsample), halo, Fraction(scale))
 
-    return run
+
+def _attention(name: str, attention: Any) -> Iterator[Stage]:
+    """Over space, then over time."""
+    space, time = attention
+    yield Stage(name, partial(_frame_by_frame, space), whole=True)
+    yield stage(f"{name} in time", partial(plain, time), 0)
+
+
+def _frame_by_frame(attention: Any, x: Tensor, carry: Carry, place: Place) -> Iterator[Tensor]:
+    """Frames do not see each other here: one at a time takes least memory."""
+    del carry, place
+    for frame in x.split(1, dim=2):
+        yield attention(frame)
 
 
 def _pixels(network: Any) -> Stage:
-    def run(x: Tensor, carry: Carry, place: Place) -> Tensor:
-        del carry, place
-        return network.unpatcher3d(network.conv_out(functional.silu(network.norm_out(x))))
+    def run(x: Tensor, carry: Carry) -> Tensor:
+        return network.unpatcher3d(head(network, x, carry, call=plain))
 
-    return Stage("pixels", run, halo=1, scale=Fraction(int(network.unpatcher3d.patch_size)))
+    return stage("pixels", run, 1, Fraction(network.unpatcher3d.patch_size))

@@ -1,4 +1,4 @@
-"""Mochi: residual blocks with causal convolutions, and group norms of each frame.
+"""The autoencoder of Mochi: residual blocks of causal convolutions, group norms of each frame.
 
 All of time is decoded at once, as the network does; space is cut into bands.
 """
@@ -6,96 +6,132 @@ All of time is decoded at once, as the network does; space is cut into bands.
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from torch import nn
 from torch.nn import functional
 
-from ..program import Phase, Program, Stage
+from ..program import Phase, Program
+from ._residual_shape import has_parts, is_group_norm
+from ._residual_stages import BLOCK_HALO, block_stage, plain, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from ..program import Carry, Place
+    from ..program import Carry, Stage
 
 NAME: Final = "Mochi"
-BLOCK_HALO: Final = 2
-"""Two convolutions of three pixels."""
+_STACK: Final = 6
+"""Norm, SiLU and convolution, twice."""
+_FEWEST: Final = 3
+"""A group of blocks in front, at least one that grows, and a group at the end."""
 
 
 def decoder(model: nn.Module) -> Program | None:
-    """Of a decoder whose upsampling rearranges channels, without attention."""
-    network: Any = getattr(model, "decoder", None)
-    if not _is_mochi(network):
+    """From ``[1, C, t, h, w]`` to ``[1, 3, 6 * t - 5, 8 * h, 8 * w]``."""
+    if not has_parts(model, ("decoder",), ("encoder",)) or not _is_mochi(model.decoder):
         return None
-    return Program((Phase((*_stages(network.blocks), _pixels(network))),))
+    return Program((Phase(tuple(_stages(model.decoder))),))
+
+
+def _stages(network: Any) -> Iterator[Stage]:
+    (convolution, *near), *ups, last = network.blocks
+    yield stage("latents", partial(plain, convolution), 0)
+    yield from _blocks("latent", near)
+    for level, up in enumerate(ups):
+        yield from _blocks(f"level {level}", up.blocks)
+        scale = Fraction(up.d2st.spatial_expansion)
+        yield stage(f"level {level} upsampling", partial(_grow, up), 0, scale)
+    *blocks, final = last
+    yield from _blocks("last", blocks)
+    # Together, so that what is largest of all never waits.
+    yield stage("last block and pixels", partial(_pixels, network, final), BLOCK_HALO)
+
+
+def _blocks(name: str, blocks: Any) -> Iterator[Stage]:
+    for index, block in enumerate(blocks):
+        yield block_stage(f"{name} block {index}", block, plain)
+
+
+def _grow(up: Any, x: Tensor, carry: Carry) -> Tensor:
+    """A projection whose channels become pixels and frames."""
+    del carry
+    return up.d2st(up.proj(x))
+
+
+def _pixels(network: Any, block: Any, x: Tensor, carry: Carry) -> Tensor:
+    del carry
+    # A block gives a tensor of its own, which may be changed.
+    return network.output_proj(functional.silu(block(x), inplace=True)).contiguous()
 
 
 def _is_mochi(network: Any) -> bool:
-    blocks = getattr(network, "blocks", None)
-    if blocks is None or not hasattr(network, "output_proj"):
+    if not has_parts(network, ("blocks", "output_proj")) or len(network.blocks) < _FEWEST:
         return False
-    if getattr(network, "output_nonlinearity", None) != "silu":
-        return False
-    first, *ups, last = blocks
-    if not ups or not all(_is_upsampling(up) for up in ups):
-        return False
-    residual = [*first[1:], *last, *(block for up in ups for block in up.blocks)]
-    return all(_is_block(block) for block in residual)
-
-
-def _is_upsampling(up: Any) -> bool:
-    return all(hasattr(up, part) for part in ("blocks", "proj", "d2st", "spatial_expansion"))
-
-
-def _is_block(block: Any) -> bool:
-    """Norm, activation and a 3 x 3 x 3 convolution, twice, and nothing that mixes more."""
-    stack = getattr(block, "stack", ())
-    if len(stack) != _LAYERS or any(True for _ in block.attn_block.children()):
-        return False
-    norms, convolutions = (stack[0], stack[3]), (stack[2], stack[5])
-    return all(hasattr(norm, "num_groups") for norm in norms) and all(
-        tuple(each.kernel_size) == (3, 3, 3) and each.causal for each in convolutions
+    first, *ups, last = network.blocks
+    return (
+        getattr(network, "output_nonlinearity", None) == "silu"
+        and _are_first(first)
+        and all(_is_growing(up) for up in ups)
+        and _are_blocks(last)
+        and len(last) > 0
+        and isinstance(network.output_proj, nn.Linear)
     )
 
 
-_LAYERS: Final = 6
+def _are_first(layers: Any) -> bool:
+    if not isinstance(layers, nn.Sequential) or len(layers) == 0:
+        return False
+    first = layers[0]
+    return (
+        isinstance(first, nn.Conv3d)
+        and set(first.kernel_size) == {1}
+        and set(first.stride) == {1}
+        and set(first.padding) == {0}
+        and _are_blocks(layers[1:])
+    )
 
 
-def _stages(blocks: Any) -> Iterator[Stage]:
-    first, *ups, last = blocks
-    yield Stage("input", _plain(first[0]))
-    for index, block in enumerate(first[1:]):
-        yield Stage(f"latent block {index}", _plain(block), halo=BLOCK_HALO)
-    for level, up in enumerate(ups):
-        for index, block in enumerate(up.blocks):
-            yield Stage(f"level {level} block {index}", _plain(block), halo=BLOCK_HALO)
-        scale = Fraction(up.spatial_expansion)
-        yield Stage(f"level {level} upsampling", _enlarged(up), scale=scale)
-    for index, block in enumerate(last):
-        yield Stage(f"last block {index}", _plain(block), halo=BLOCK_HALO)
+def _is_growing(up: Any) -> bool:
+    """Blocks, a projection, and channels becoming pixels."""
+    if not has_parts(up, ("blocks", "proj", "d2st")) or not has_parts(up.d2st, ()):
+        return False
+    factors = [getattr(up.d2st, f"{axis}_expansion", None) for axis in ("temporal", "spatial")]
+    return (
+        all(isinstance(factor, int) and factor > 0 for factor in factors)
+        and isinstance(up.proj, nn.Linear)
+        and _are_blocks(up.blocks)
+    )
 
 
-def _plain(layer: Any) -> Callable[[Tensor, Carry, Place], Tensor]:
-    def run(x: Tensor, carry: Carry, place: Place) -> Tensor:
-        del carry, place
-        return layer(x)
-
-    return run
+def _are_blocks(layers: Any) -> bool:
+    return isinstance(layers, nn.Sequential) and all(_is_block(layer) for layer in layers)
 
 
-def _enlarged(up: Any) -> Callable[[Tensor, Carry, Place], Tensor]:
-    def run(x: Tensor, carry: Carry, place: Place) -> Tensor:
-        del carry, place
-        return up.d2st(up.proj(x))
+def _is_block(block: Any) -> bool:
+    """Norm, SiLU and convolution, twice, and a way around them; without attention."""
+    if not has_parts(block, ("stack", "attn_block")) or len(block.stack) != _STACK:
+        return False
+    stack = block.stack
+    return (
+        isinstance(block.attn_block, nn.Identity)
+        and all(is_group_norm(norm) for norm in (stack[0], stack[3]))
+        and all(isinstance(activation, nn.SiLU) for activation in (stack[1], stack[4]))
+        and all(_is_causal(convolution) for convolution in (stack[2], stack[5]))
+    )
 
-    return run
 
-
-def _pixels(network: Any) -> Stage:
-    def run(x: Tensor, carry: Carry, place: Place) -> Tensor:
-        del carry, place
-        return network.output_proj(functional.silu(x)).contiguous()
-
-    return Stage("pixels", run)
+def _is_causal(convolution: Any) -> bool:
+    """Of three pixels and frames, which puts frames in front itself and repeats the border."""
+    return (
+        isinstance(convolution, nn.Conv3d)
+        and getattr(convolution, "causal", None) is True
+        and convolution.kernel_size == (3, 3, 3)
+        and convolution.padding == (0, 1, 1)
+        and convolution.padding_mode == "replicate"
+        and set(convolution.stride) == {1}
+        and set(convolution.dilation) == {1}
+    )
