@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from ..supervisor.decode.running import Hooks
 from ..supervisor.errors import PartDoesNotFitError
-from ..supervisor.planning.allocator import CAPACITY_RATIO, UNKNOWN_RATIO, usable_bytes
+from ..supervisor.planning.allocator import capacity_ratio, usable_bytes
 from .host.forecast import Outcome, Prediction
 from .host.meter import Measured
 from .host.vae import WholeDecodeRanOut, piece_of, pieces_of
@@ -381,10 +381,15 @@ class DeviceExecutor(ABC, Generic[_WayT, _MadeT]):
         return forecast.hungriest(pieces, exact=exact)
 
     def _capacity_ratio(self) -> float:
-        return CAPACITY_RATIO.get(self._allocator or "", UNKNOWN_RATIO)
+        return capacity_ratio(self._allocator, tight=self._is_tight)
 
     def _usable(self, size_bytes: int) -> int:
-        return usable_bytes(size_bytes, self._allocator)
+        return usable_bytes(size_bytes, self._allocator, tight=self._is_tight)
+
+    @property
+    def _is_tight(self) -> bool:
+        """Nothing that equals the whole is at hand for what does not fit whole."""
+        return self._exact is None or not self._exact.is_known
 
     def _held_back_bytes(self) -> int:
         if self._vae.device.type == "cpu":

@@ -153,8 +153,26 @@ class HostExecutor(DeviceExecutor["ExactWay", "torch.Tensor | None"]):
             )
         parts = latent.split(plan.batch or max(1, latent.shape[0]))
         needed_bytes = self._asked(parts[0], plan)
+        video = self._plain_video(parts)
+        if video is not None:
+            return self._measured(needed_bytes, lambda: self._streamed_out(video))
         vae = self._expecting(needed_bytes // max(1, parts[0].shape[0]))
         return self._measured(needed_bytes, lambda: self._each(vae, parts))
+
+    def _plain_video(self, parts: Sequence[torch.Tensor]) -> ExactWay | None:
+        """How to decode video whole, item by item, with its pictures held once.
+
+        Decoders that write into a buffer do so already, and pictures alone are small.
+        """
+        exact, facts = self._exact, self._facts
+        if exact is None or not exact.is_known or facts.streams_output:
+            return None
+        is_video = self._latent.ndim == VIDEO_DIMS and not self._keeps_results()
+        return exact if is_video and all(part.shape[0] == 1 for part in parts) else None
+
+    def _streamed_out(self, exact: ExactWay) -> torch.Tensor:
+        exact.decode_whole(self._own_sink, self._begins)
+        return self._shaped(self._own_sink.pixels)
 
     def _each(self, vae: Vae, parts: Sequence[torch.Tensor]) -> torch.Tensor:
         import torch

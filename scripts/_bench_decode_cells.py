@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -226,7 +227,8 @@ def _subject(
     if asked.data is None:
         raise SystemExit("taef2 needs --data, the folder of its weights; nothing was measured")
     vae = real_vae(base, asked.data)
-    scale = int(vae.spacial_compression_decode())
+    # ComfyUI's own idea of this one's scale is half of what it is.
+    scale = import_module("vram_supervisor.nodes.host.vae").read_facts(vae).spatial_scale
     picture = photo(asked.photos, rows * scale, columns * scale)
     with torch.inference_mode():
         return vae, vae.encode(picture), picture

@@ -74,6 +74,10 @@ class Host:
         """Whether DynamicVRAM is on."""
         return bool(import_module("comfy.memory_management").aimdo_enabled)
 
+    def pinned_bytes(self) -> int:
+        """Of system memory, for copies of weights; 0 on hosts that do not count them."""
+        return int(getattr(self.management, "TOTAL_PINNED_MEMORY", 0))
+
     def clean(self) -> None:
         """Unload everything, drop what Python still holds, give the cache back."""
         self._resident = None

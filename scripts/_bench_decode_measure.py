@@ -57,10 +57,18 @@ class RamWatch:
 
     The larger of two figures: what became resident in this process, and what the system calls
     available less than before. The first does not count memory pinned by the driver everywhere,
-    the second counts other processes.
+    the second counts other processes. Copies of weights that ComfyUI pins for itself whenever it
+    loads a model are taken off.
+
+    Args:
+        pinned: bytes of those now.
     """
 
+    def __init__(self, pinned: Callable[[], int]) -> None:
+        self._pinned = pinned
+
     def __enter__(self) -> RamWatch:
+        self._pinned_before = self._pinned()
         self._process = psutil.Process()
         self._resident = self._process.memory_info().rss
         self._available = psutil.virtual_memory().available
@@ -82,7 +90,8 @@ class RamWatch:
     def _look(self) -> None:
         resident = self._process.memory_info().rss - self._resident
         taken = self._available - psutil.virtual_memory().available
-        self.growth_bytes = max(self.growth_bytes, resident, taken)
+        pinned = self._pinned() - self._pinned_before
+        self.growth_bytes = max(self.growth_bytes, max(resident, taken) - pinned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +116,7 @@ def timed(host: Host, work: Callable[[], None]) -> Took:
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(host.device)
         before = torch.cuda.memory_allocated(host.device)
-    with RamWatch() as ram:
+    with RamWatch(host.pinned_bytes) as ram:
         started_s = time.perf_counter()
         work()
         host.synchronize()

@@ -45,7 +45,7 @@ begins. Its eviction, the loading of the VAE and every retry count as time of th
 a lower bound only.
 
 *RAM / output*: the most by which system memory grew, the pictures included, over the pictures;
-what an eviction copies back to RAM is in it.
+what an eviction copies back to RAM is in it, copies of weights that ComfyUI pins are not.
 
 Core's tiled decode runs with {core} (tile, overlap, frames, overlap). The table-driven pack is
 imitated: sizes by the card's total memory through the same node ({table}), and after running out

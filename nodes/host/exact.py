@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -11,11 +12,13 @@ from ...supervisor.decode.families.registry import decoder_of
 from ...supervisor.decode.output import PixelOutput
 from ...supervisor.decode.proof import Proof, prove
 from ...supervisor.decode.running import Hooks
+from ...supervisor.decode.tiles import Rect
 from .exact_shared import VIDEO_DIMS, PartsWay, Settings, Way, built
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterator
 
+    from ...supervisor.decode.program import Program
     from ...supervisor.decode.sink import PixelSink
     from ...supervisor.types import Plan
     from .exact_shared import Bounds
@@ -74,6 +77,32 @@ class ExactWay(PartsWay):
             PartDoesNotFitError: out of memory whatever was tried.
         """
         way, device = self._chosen(), self._device_of(plan)
+        for source, output in self._items(sink, device):
+            engine = self._engine(way, plan, hooks, live)
+            with self._device_context(), _flushed(output):
+                engine.run(source, output)
+
+    def decode_whole(self, sink: PixelSink, begins: Callable[[tuple[int, ...]], None]) -> None:
+        """The network's own decode of each item. Core's would hold its pictures twice, and once
+        more in the network's dtype, in system memory.
+
+        Args:
+            sink: takes the pixels.
+            begins: told the shape of each item before it is decoded; may raise.
+        """
+        model: Any = self._vae.first_stage_model
+        for source, output in self._items(sink, self._vae.device):
+            begins(tuple(source.shape))
+            with self._device_context(), _flushed(output):
+                made = model.decode(source)
+                everything = Rect(0, int(made.shape[-2]), 0, int(made.shape[-1]))
+                output.write(0, everything, made)
+                output.commit(0, self._pixel_frames(), everything)
+
+    def _items(
+        self, sink: PixelSink, device: torch.device
+    ) -> Iterator[tuple[torch.Tensor, PixelOutput]]:
+        """Each item of the batch on the device, and where its pixels go."""
         batch, frames = int(self._latent.shape[0]), self._pixel_frames()
         scale = self._facts.spatial_scale
         height, width = self._latent.shape[-2] * scale, self._latent.shape[-1] * scale
@@ -81,13 +110,7 @@ class ExactWay(PartsWay):
         finish = getattr(self._vae, "process_output", _as_it_is)
         for item in range(batch):
             source = self._latent[item : item + 1].to(device, self._vae.vae_dtype)
-            output = PixelOutput(sink, finish, item * frames, frames)
-            engine = self._engine(way, plan, hooks, live)
-            with self._device_context():
-                try:
-                    engine.run(source, output)
-                finally:
-                    output.flush()
+            yield source, PixelOutput(sink, finish, item * frames, frames)
 
     def _chosen(self) -> Way:
         if self._way is None:
@@ -96,7 +119,7 @@ class ExactWay(PartsWay):
 
     def _proven(self) -> Way | None:
         """The family's way, if it has one and it holds."""
-        found = decoder_of(self._vae.first_stage_model)
+        found = self._found
         if found is None:
             self.notes.append(
                 "this decoder is of no family that is known: decoded in tiles with wide context, "
@@ -131,6 +154,9 @@ class ExactWay(PartsWay):
         with self._device_context():
             return prove(way.build(model), model.decode, sample, hooks)
 
+    def _recognised(self) -> tuple[str, Callable[[Any], Program | None]] | None:
+        return decoder_of(self._vae.first_stage_model)
+
     def _black_box(self) -> Way:
         scale = self._facts.spatial_scale
         return Way(blackbox.NAME, lambda model: blackbox.decoder(model.decode, scale), exact=False)
@@ -154,6 +180,15 @@ class ExactWay(PartsWay):
             told: Any = ratio[0](int(self._latent.shape[2]))
             return int(told)
         return 1 + (int(self._latent.shape[2]) - 1) * (self._facts.temporal_scale or 1)
+
+
+@contextmanager
+def _flushed(output: PixelOutput) -> Generator[None]:
+    """What is finished is kept, whatever ends it."""
+    try:
+        yield
+    finally:
+        output.flush()
 
 
 def _as_it_is(pixels: torch.Tensor) -> torch.Tensor:

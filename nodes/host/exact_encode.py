@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...supervisor.decode.layout import Layout
+    from ...supervisor.decode.program import Program
     from ...supervisor.decode.survey import StageNeeds, Survey
     from ...supervisor.types import Plan
     from .exact_shared import Bounds
@@ -101,7 +102,7 @@ class EncodeWay(PartsWay):
         return self._way
 
     def _proven(self) -> Way | None:
-        found = encoder_of(self._vae.first_stage_model)
+        found = self._found
         if found is None:
             self.notes.append(
                 "this encoder is of no family that is known: encoded in ComfyUI's own tiles, "
@@ -135,6 +136,9 @@ class EncodeWay(PartsWay):
         edge = PROOF_PARTS[kind] * scale
         with self._device_context():
             return prove(way.build(model), model.encode, sample, hooks, edge=edge)
+
+    def _recognised(self) -> tuple[str, Callable[[Any], Program | None]] | None:
+        return encoder_of(self._vae.first_stage_model)
 
     def _proof_lead(self) -> tuple[int, ...]:
         """Item, channels and, of video, frames."""

@@ -7,7 +7,7 @@ import logging
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -163,6 +163,19 @@ class PartsWay(ABC):
     def base_bytes(self, plan: Plan) -> int:
         """Predicted peak before calibration."""
         return self._layouts[_key_of(plan)].peak_bytes
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there are parts that should equal the whole; they may not have been proven."""
+        return not self._facts.tiles_itself and self._found is not None
+
+    @cached_property
+    def _found(self) -> tuple[str, Callable[[Any], Program | None]] | None:
+        return self._recognised()
+
+    @abstractmethod
+    def _recognised(self) -> tuple[str, Callable[[Any], Program | None]] | None:
+        """Name and program of the family, None where none knows this VAE."""
 
     @abstractmethod
     def _chosen(self) -> Way | None:

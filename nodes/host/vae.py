@@ -102,7 +102,7 @@ def read_facts(vae: Vae) -> VaeFacts:
     model = getattr(vae, "first_stage_model", None)
     latent_dim = getattr(vae, "latent_dim", None)
     return VaeFacts(
-        spatial_scale=int(vae.spacial_compression_decode()),
+        spatial_scale=_spatial_scale(vae),
         temporal_scale=vae.temporal_compression_decode(),
         tiles_itself=bool(getattr(vae, "handles_tiling", False)),
         streams_output=bool(getattr(model, "comfy_has_chunked_io", False)),
@@ -110,6 +110,15 @@ def read_facts(vae: Vae) -> VaeFacts:
         image_only=latent_dim == IMAGE_DIMS - 2,
         family_module=type(model).__module__,
     )
+
+
+def _spatial_scale(vae: Vae) -> int:
+    """What the network itself does, where a family knows it: ComfyUI takes Flux 2's TAESD, whose
+    latents are packed twice as tightly, for one of 8 pixels."""
+    from ...supervisor.decode.families.registry import decoder_scale
+
+    known = decoder_scale(getattr(vae, "first_stage_model", None))
+    return known or int(vae.spacial_compression_decode())
 
 
 def picture_latent(samples: Any, facts: VaeFacts) -> torch.Tensor:

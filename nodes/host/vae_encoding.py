@@ -61,7 +61,11 @@ class EncodingVae(Vae, Protocol):
 
 def encoding_facts(vae: EncodingVae) -> VaeFacts:
     """As ``read_facts``; the scale is the encoder's."""
-    return replace(read_facts(vae), spatial_scale=int(vae.spacial_compression_encode()))
+    from ...supervisor.decode.families.registry import encoder_scale
+
+    known = encoder_scale(getattr(vae, "first_stage_model", None))
+    scale = known or int(vae.spacial_compression_encode())
+    return replace(read_facts(vae), spatial_scale=scale)
 
 
 def given_to_core(vae: EncodingVae, pixels: torch.Tensor) -> torch.Tensor:

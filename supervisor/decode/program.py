@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from math import ceil
+from math import ceil, prod
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -129,6 +129,12 @@ class Program:
     phases: tuple[Phase, ...]
     fast_halo: Fraction = Fraction(1)
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def scale(self) -> Fraction:
+        """Pixels along one side that come of one of the input."""
+        steps = (stage.scale for phase in self.phases for stage in phase.stages)
+        return prod(steps, start=Fraction(1))
 
     def fast(self) -> Program:
         """The same with the halos of tiles cut, for less than 1 % of error."""

@@ -172,7 +172,15 @@ def python():
 
 
 def make_base(base, installation, python):
-    for folder in ("custom_nodes", "models/vae", "output", "input", "temp", "user"):
+    for folder in (
+        "custom_nodes",
+        "models/vae",
+        "models/vae_approx",
+        "output",
+        "input",
+        "temp",
+        "user",
+    ):
         (base / folder).mkdir(parents=True)
     link(ROOT, base / "custom_nodes" / "vram-supervisor")
     link(HERE / "pack", base / "custom_nodes" / "host_test_pack")

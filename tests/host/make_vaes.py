@@ -52,6 +52,17 @@ def wan_2_1() -> dict[str, torch.Tensor]:
     return state_dict(layout, dtype=torch.float32, seed=2)
 
 
+def save_tiny_flux_2(folder: Path) -> None:
+    """The tiny autoencoder whose latents are packed twice as tightly; a file for each half."""
+    drawn = state_dict("taesd-flux2", dtype=torch.float32, seed=3)
+    for half in ("encoder", "decoder"):
+        prefix = f"taesd_{half}."
+        own = {key[len(prefix) :]: drawn[key] for key in drawn if key.startswith(prefix)}
+        safetensors.torch.save_file(own, folder / f"taef2_{half}.safetensors")
+
+
 safetensors.torch.save_file(image_kl(), target / "image_kl.safetensors")
 safetensors.torch.save_file(image_kl_entire(), target / "image_kl_entire.safetensors")
 safetensors.torch.save_file(wan_2_1(), target / "wan_2_1.safetensors")
+if "DecoderFlux2" in (host / "comfy" / "taesd" / "taesd.py").read_text(encoding="utf-8"):
+    save_tiny_flux_2(target.parent / "vae_approx")

@@ -19,7 +19,7 @@ from _host_vaes import ZOO, enter_host, latent, load
 enter_host(sys.argv[1], "--cpu", "--use-pytorch-cross-attention")
 
 from vram_supervisor.supervisor.decode.engine import Engine  # noqa: E402
-from vram_supervisor.supervisor.decode.families.registry import decoder_of  # noqa: E402
+from vram_supervisor.supervisor.decode.families.registry import decoder_of, decoder_scale  # noqa: E402
 from vram_supervisor.supervisor.decode.proof import relative_error  # noqa: E402
 
 HEIGHT, WIDTH, PART, FRAMES = 7, 5, 3, 3
@@ -52,11 +52,16 @@ def compared(name: str) -> dict[str, object]:
         whole = model.decode(sample)
         torch.manual_seed(1)
         parts = Engine(build(model), SmallParts(), torch.device("cpu")).run(sample)
-    return {"family": family, "error": relative_error(parts, whole), "shape": list(parts.shape)}
+    return {
+        "family": family,
+        "error": relative_error(parts, whole),
+        "rows": int(whole.shape[-2]),
+        "scale": decoder_scale(model),
+    }
 
 
 def main() -> None:
-    answers = {}
+    answers: dict[str, object] = {"latent rows": HEIGHT}
     for name in sys.argv[2].split(","):
         answers[name] = compared(name)
         gc.collect()

@@ -7,6 +7,7 @@ import pytest
 from support.host_workflows import KL, WAN, latent, link, node, safe_decode, show, vae
 
 GiB = 1 << 30
+TINY_FLUX_2 = "taef2"
 EXACT = 1e-4
 """Largest difference of a pixel in 0..1 that float32 rounding explains."""
 
@@ -74,6 +75,18 @@ def test_a_budget_below_the_need_tiles_a_video_that_equals_the_whole(comfy):
     assert report["plan"]["predicted_peak_bytes"] <= report["budget_bytes"] <= budget
     assert any(plan["kind"] == "whole" and not plan["fits"] for plan in report["plans"])
     assert report["plan"]["temporal_size"] is None, "Wan does not grow with time"
+
+
+def test_packed_latents_make_pictures_of_the_networks_size_not_of_the_hosts_idea(comfy):
+    if not any((comfy.base / "models" / "vae_approx").iterdir()):
+        pytest.skip("this ComfyUI does not know it")
+    sizes = {"channels": 128, "height": 13, "width": 24}
+    whole = json.loads(comfy.succeed(compared(TINY_FLUX_2, sizes))["report"])["prediction"]
+    budget = 0.6 * whole["predicted_peak_bytes"]
+    seen = comfy.succeed(compared(TINY_FLUX_2, sizes, vram_budget_gb=budget / GiB))
+    assert seen["compare"]["a"] == seen["compare"]["b"] == [1, 16 * 13, 16 * 24, 3]
+    assert seen["compare"]["difference"] < EXACT
+    assert json.loads(seen["report"])["plan"]["tiles"] > 1
 
 
 def test_tile_off_is_a_wish_that_yields_to_the_budget_with_a_warning(comfy):

@@ -50,3 +50,8 @@ def test_small_parts_equal_the_whole(answers, name):
     answer = answers[name]
     assert answer["error"] < EXACT
     assert FAMILIES[name] in {None, answer["family"]}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_knows_how_many_pixels_a_latent_makes(answers, name):
+    assert answers[name]["rows"] == answers["latent rows"] * answers[name]["scale"]

@@ -105,6 +105,7 @@ class Parts:
     """A way in parts that fails as often as it was told."""
 
     notes = ("how parts are made",)
+    is_known = True
 
     def __init__(self, need=1000, failures=0):
         self.need, self.failures, self.plans = need, failures, []

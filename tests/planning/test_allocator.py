@@ -1,6 +1,10 @@
 import pytest
 
-from vram_supervisor.supervisor.planning.allocator import CAPACITY_RATIO, usable_bytes
+from vram_supervisor.supervisor.planning.allocator import (
+    CAPACITY_RATIO,
+    capacity_ratio,
+    usable_bytes,
+)
 from vram_supervisor.supervisor.planning.trace import Step, Trace
 from vram_supervisor.supervisor.planning.workspace import (
     CUDNN_LAYOUT,
@@ -14,10 +18,10 @@ from vram_supervisor.supervisor.planning.workspace import (
     [
         ("the native allocator wastes some of what it holds", "native", 1000),
         ("expandable segments fill it all", "expandable", 1200),
-        ("the driver's own pool needs room for fast kernels", "cudaMallocAsync", 1043),
+        ("the driver's own pool needs room for fast kernels", "cudaMallocAsync", 857),
         ("system memory has no such limit", "cpu", 1200),
-        ("an allocator nobody measured is taken for the worst", "somebody's", 1000),
-        ("and so is an unknown one", None, 1000),
+        ("an allocator nobody measured is taken for the worst", "somebody's", 857),
+        ("and so is an unknown one", None, 857),
     ],
 )
 def test_what_live_tensors_can_fill(sentence, allocator, usable):
@@ -28,6 +32,13 @@ def test_what_live_tensors_can_fill(sentence, allocator, usable):
 def test_never_more_than_is_free_and_never_negative(allocator):
     assert usable_bytes(10_000, allocator) <= 10_000
     assert usable_bytes(-5, allocator) == 0
+
+
+def test_where_nothing_better_is_at_hand_slow_kernels_will_do():
+    assert usable_bytes(1200, "cudaMallocAsync", tight=True) == 1043
+    assert all(
+        capacity_ratio(name, tight=True) <= capacity_ratio(name) for name in [*CAPACITY_RATIO, None]
+    )
 
 
 def test_only_the_cpu_takes_no_workspace_from_torch():

@@ -191,9 +191,18 @@ def test_one_differing_picture_of_many_counts():
 
 def test_ram_that_is_still_held_at_the_end_counts():
     size_bytes = 256 << 20
-    with RamWatch() as watch:
+    with RamWatch(lambda: 0) as watch:
         held = torch.ones(size_bytes, dtype=torch.uint8)
     assert watch.growth_bytes > size_bytes // 2
+    assert held.numel() == size_bytes
+
+
+def test_weights_that_the_host_pins_meanwhile_are_taken_off():
+    size_bytes, pinned = 256 << 20, [0]
+    with RamWatch(lambda: sum(pinned)) as watch:
+        pinned.append(size_bytes)
+        held = torch.ones(size_bytes, dtype=torch.uint8)
+    assert watch.growth_bytes < size_bytes // 2
     assert held.numel() == size_bytes
 
 

@@ -37,6 +37,23 @@ def encoder_of(model: Any) -> tuple[str, Callable[[Any], Program | None]] | None
     return _found(model, "encoder")
 
 
+def decoder_scale(model: Any) -> int | None:
+    """Pixels along one side that a decoder makes of one latent, None for unknown ones."""
+    program = _program(model, "decoder")
+    return None if program is None else int(program.scale)
+
+
+def encoder_scale(model: Any) -> int | None:
+    """Pixels along one side that an encoder makes one latent of, None for unknown ones."""
+    program = _program(model, "encoder")
+    return None if program is None else int(1 / program.scale)
+
+
+def _program(model: Any, what: str) -> Program | None:
+    found = _found(model, what)
+    return None if found is None else found[1](model)
+
+
 def _found(model: Any, what: str) -> tuple[str, Callable[[Any], Program | None]] | None:
     for name in MODULES:
         family: Any = import_module(f".{name}", __package__)
