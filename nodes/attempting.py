@@ -266,7 +266,7 @@ class DeviceExecutor(ABC, Generic[_WayT, _MadeT]):
         hooks = Hooks(
             progress=advance,
             check=self.check_interrupt,
-            is_oom=lambda problem: self._memory.is_oom(problem, self._vae.device),
+            is_oom=self._memory.is_oom,
             empty_cache=self._let_go,
             make_room=self._evict_all,
             ran_out=lambda name: self._tell(f"{name}: ran out of memory"),
@@ -314,7 +314,7 @@ class DeviceExecutor(ABC, Generic[_WayT, _MadeT]):
         except (WholeDecodeRanOut, PartDoesNotFitError):
             pass
         except Exception as problem:
-            if not self._memory.is_oom(problem, self._vae.device):
+            if not self._memory.is_oom(problem):
                 raise
         raise RanOut
 
@@ -387,9 +387,14 @@ class DeviceExecutor(ABC, Generic[_WayT, _MadeT]):
         return usable_bytes(size_bytes, self._allocator, tight=self._is_tight)
 
     @property
+    def has_exact_parts(self) -> bool:
+        """Whether there are parts that should equal the whole."""
+        return self._exact is not None and self._exact.is_known
+
+    @property
     def _is_tight(self) -> bool:
         """Nothing that equals the whole is at hand for what does not fit whole."""
-        return self._exact is None or not self._exact.is_known
+        return not self.has_exact_parts
 
     def _held_back_bytes(self) -> int:
         if self._vae.device.type == "cpu":

@@ -111,7 +111,7 @@ def decode_safely(
     record = Record()
     warnings: list[str] = []
     with _kept_on_failure(samples, wish, memory, record):
-        _check_valid(vae)
+        check_valid(vae)
         facts = read_facts(vae)
         latent = picture_latent(samples, facts)
         fixed = _wants_fix(wish, latent, facts, warnings)
@@ -132,7 +132,8 @@ def decode_safely(
         )
         record.free_bytes = executor.free_bytes()
         shape = shape_of(latent, facts) if facts.pictures else None
-        in_parts = sink is not None and shape is not None and shape.frames is not None
+        is_clip = shape is not None and shape.frames is not None
+        in_parts = sink is not None and is_clip and executor.has_exact_parts
         pixels = _decode(executor, forecast, shape, facts, wish, record, in_parts=in_parts)
         images = None if pixels is None else as_images(_trimmed(pixels, facts, fixed=fixed))
         if sink is not None and images is not None:
@@ -155,7 +156,8 @@ def _trimmed(pixels: torch.Tensor, facts: VaeFacts, *, fixed: bool) -> torch.Ten
     return pixels[:, : -(facts.temporal_scale or 1)] if fixed else pixels
 
 
-def _check_valid(vae: Vae) -> None:
+def check_valid(vae: Vae) -> None:
+    """Raise ComfyUI's own error for a VAE that it could not load."""
     check = getattr(vae, "throw_exception_if_invalid", None)
     if check is not None:
         check()

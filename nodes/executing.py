@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ..supervisor.decode.sink import TensorSink
 from .attempting import (
@@ -21,6 +21,7 @@ from .host.vae import (
     asked_of_host,
     decode_in_tiles,
     decode_whole,
+    dtype_of_pictures,
     expecting,
     piece_of,
 )
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from .host.exact import ExactWay
     from .host.memory import HostMemory
     from .host.meter import PeakMeter
+
+
+FULL_BYTES: Final = 4
 
 
 class Forecast(Expectation, Protocol):
@@ -104,7 +108,7 @@ class HostExecutor(DeviceExecutor["ExactWay", "torch.Tensor | None"]):
             clock=clock,
         )
         self._latent, self._sink = latent, sink
-        self._own_sink = TensorSink()
+        self._own_sink = TensorSink(dtype_of_pictures(vae))
 
     def run_unplanned(self) -> torch.Tensor:
         """Core's own decode, for latents that are no pictures."""
@@ -168,7 +172,9 @@ class HostExecutor(DeviceExecutor["ExactWay", "torch.Tensor | None"]):
         if exact is None or not exact.is_known or facts.streams_output:
             return None
         is_video = self._latent.ndim == VIDEO_DIMS and not self._keeps_results()
-        return exact if is_video and all(part.shape[0] == 1 for part in parts) else None
+        # Core finishes pictures of a smaller type in that type.
+        is_plain = self._own_sink.dtype.itemsize == FULL_BYTES
+        return exact if is_video and is_plain and all(len(part) == 1 for part in parts) else None
 
     def _streamed_out(self, exact: ExactWay) -> torch.Tensor:
         exact.decode_whole(self._own_sink, self._begins)

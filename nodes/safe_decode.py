@@ -11,6 +11,7 @@ from .decoding import DecodeWish, decode_safely
 from .host.meter import PeakMeter
 from .host.protection import Protection, executing_class, host_classes
 from .host.runtime import runtime
+from .ladder import LadderExhausted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,10 @@ def decoder_here(vae: Vae) -> Decode:
     return decode
 
 
+def _is_interrupt(problem: BaseException) -> bool:
+    return runtime().memory.is_interrupt(problem)
+
+
 def protected_decode(
     latent: torch.Tensor,
     vae: Vae,
@@ -63,15 +68,17 @@ def protected_decode(
     core: Callable[[], torch.Tensor],
     *,
     decoder_of: Callable[[Vae], Decode] = decoder_here,
+    is_interrupt: Callable[[BaseException], bool] = _is_interrupt,
 ) -> torch.Tensor:
     """What a protected core node decodes with; images [N, H, W, C].
 
-    A mistake of ours before anything was decoded costs nothing: core decodes as ever, and the
-    latent kept meanwhile goes once that worked.
+    Whatever fails but for want of memory, core decodes as ever, and the latent kept meanwhile
+    goes once that worked: a mistake of ours costs time only, and an error of the decoder's own
+    is core's to tell.
 
     Raises:
-        DecodeFailedError: it ran out of memory everywhere, or the decoder failed, or the latent
-            cannot be decoded by anybody.
+        DecodeFailedError: it ran out of memory everywhere, core failed too, or the latent cannot
+            be decoded by anybody. It names the kept latent.
     """
     wish = DecodeWish(request, last_frame_fix=False, budget_cap_bytes=0, keep_latent=True)
     try:
@@ -82,15 +89,21 @@ def protected_decode(
     try:
         decoded = decode(latent, wish)
     except DecodeFailedError as failure:
-        if failure.began or isinstance(failure.__cause__, LatentNotDecodableError):
+        if isinstance(failure.__cause__, (LadderExhausted, LatentNotDecodableError)):
             raise
-        kept = failure.latent_path
-        _log.warning("No safe decode could be planned; core decodes as ever", exc_info=failure)
+        kept, tried = failure.latent_path, failure.tried
+        _log.warning("The safe decode failed; core decodes as ever", exc_info=failure)
     else:
         _log.info("Protected decode: %s", "; ".join(decoded.record.tried))
         return cast("torch.Tensor", decoded.images)  # no sink took them
     # Out of the except block, for the error refers to what was tried with.
-    images = core()
+    try:
+        images = core()
+    except Exception as problem:
+        if is_interrupt(problem):
+            raise
+        tried = [*tried, f"core's own decode: {type(problem).__name__}: {problem}"]
+        raise DecodeFailedError(tried, kept, began=True) from problem
     _remove(kept)
     return images
 

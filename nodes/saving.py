@@ -127,14 +127,13 @@ def save_frames(
         FramesError: they could not be written; it says what is kept, the latent among it.
         DecodeFailedError: they could not be decoded.
     """
-    with FrameSink(job, settings) as sink:
+    with _latent_kept(keep_latent), FrameSink(job, settings) as sink:
         done = sink.finished_before()
         if done is not None:
             return Saved(done, found=done)
-        with _latent_kept(keep_latent):
-            sink.check(frames)
-            decoded = decode(sink)
-            sink.finish()
+        sink.check(frames)
+        decoded = decode(sink)
+        sink.finish()
         session = sink.session
         return Saved(
             session.header.frames, session.found, session.cleared, session.most_held, decoded
@@ -149,6 +148,20 @@ def releaser(empty_cache: Callable[[], None]) -> Callable[[], None]:
         empty_cache()
 
     return release
+
+
+@contextmanager
+def early_failure_kept(keep_latent: Callable[[], Path]) -> Generator[None]:
+    """What fails before there is a job is told with the latent kept, as later failures are.
+
+    Raises:
+        DecodeFailedError: in place of any error.
+    """
+    try:
+        yield
+    except Exception as problem:
+        tried = [f"failed: {type(problem).__name__}: {problem}"]
+        raise DecodeFailedError(tried, _saved(keep_latent), began=False) from problem
 
 
 @contextmanager

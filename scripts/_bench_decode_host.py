@@ -151,7 +151,7 @@ class Host:
         memory = HostMemory(self.management)
         seen: BaseException | None = problem
         while seen is not None:
-            if memory.is_oom(seen, self.device) or type(seen).__name__ in OURS_OUT_OF_MEMORY:
+            if memory.is_oom(seen) or type(seen).__name__ in OURS_OUT_OF_MEMORY:
                 return True
             seen = seen.__cause__ or seen.__context__
         return False

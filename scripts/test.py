@@ -40,6 +40,8 @@ PROGRAMS = {
 }
 NODE_MAJOR_MIN = 18
 NO_TESTS_COLLECTED = 5
+MOST_PROCESSES = 8
+"""That run unit tests at once: each imports torch, which takes time and memory."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ def pytest(python: Path, *arguments: str) -> list[str]:
 
 def unit(python: Path) -> list[list[str]]:
     """All Python tests that need no GPU, browser or host."""
-    return [pytest(python, "-m", "not host and not gpu and not browser and not compiler")]
+    at_once = ("-n", "auto", "--maxprocesses", str(MOST_PROCESSES))
+    chosen = "not host and not gpu and not browser and not compiler"
+    return [pytest(python, *at_once, "-m", chosen)]
 
 
 def lint(python: Path) -> list[list[str]]:

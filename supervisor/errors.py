@@ -199,6 +199,16 @@ class PartDoesNotFitError(SupervisorError):
         )
 
 
+class DecodedOtherwiseError(SupervisorError):
+    """A decoder makes pictures of another size or number than it said."""
+
+    def __init__(self, made: str, expected: str) -> None:
+        super().__init__(
+            f"This VAE makes {made} where {expected} was expected; what was finished is kept. "
+            "Decode with ComfyUI's own VAE Decode, and please report the VAE."
+        )
+
+
 class DecodeBusyError(SupervisorError):
     """The embedded host decodes one job at a time and one is running (HTTP 409)."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,18 @@ from blockbuster import blockbuster_ctx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# Before anything imports torch: its threads cost the tests' tiny tensors several times what they
+# save, and sums would come out in another order on another number of cores. Processes that tests
+# start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no collection need look through it again. Decodes collect after
+    each failure, and would spend most of the tests' time on it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

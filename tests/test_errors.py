@@ -19,6 +19,7 @@ SAMPLES = {
     "EncodeFailedError": (["whole: ran out of memory"],),
     "PicturesNotEncodableError": ("0 x 64 x 64 x 3", "there is none"),
     "PartDoesNotFitError": ("up path, 8x8 at (0, 0)",),
+    "DecodedOtherwiseError": ("12 frames", "9"),
     "LatentNotDecodableError": ("1 x 4 x 0 x 8", "a size is below 1"),
     "MemoryFigureUnusableError": ("the budget", float("nan")),
     "PortTakenError": ("127.0.0.1", 8288, "address in use"),

@@ -62,7 +62,14 @@ class HardMemoryPurge(io.ComfyNode):
             requested=dict(widgets),
             hardware=hardware_facts(here.supervisor.devices, here.primary()),
         )
-        freed = measure(here.memory, lambda: purge(here.memory, widgets, report))
+        exacts = here.forecaster.exacts
+
+        def work() -> None:
+            purge(here.memory, widgets, report)
+            parked = 0 if exacts is None else exacts.pages.trim()
+            report.applied["parking_pages_freed_gb"] = to_gib(parked, 3)
+
+        freed = measure(here.memory, work)
         report.effective = freed.as_dict()
         if widgets["console_log"]:
             _log.info(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
@@ -15,7 +15,8 @@ from ...supervisor.decode.frames.settings import SinkSettings
 from ...supervisor.decode.frames.video import FRAME_RATE
 from ...supervisor.planning.types import PlanRequest
 from ...supervisor.units import from_gib
-from ..decoding import Decoded, DecodeWish
+from ..decoding import Decoded, DecodeWish, check_valid
+from ..host.drawing import drawn_from
 from ..host.identity import decode_identity
 from ..host.latents import save_latent
 from ..host.meter import Measured
@@ -25,6 +26,7 @@ from ..report import Report, decode_facts, hardware_facts
 from ..safe_decode import safe_decode
 from ..saving import (
     Saved,
+    early_failure_kept,
     expected_frames,
     folder_state,
     problem_with,
@@ -33,6 +35,9 @@ from ..saving import (
 )
 from ..suggestion import suggestion_of
 from .common import CATEGORY, choice
+
+if TYPE_CHECKING:
+    from ...supervisor.decode.frames.sink import FrameSink
 
 _log = logging.getLogger("vram_supervisor.nodes")
 
@@ -158,14 +163,18 @@ class VaeDecodeToDisk(io.ComfyNode):
             hardware=hardware_facts(here.supervisor.devices, here.primary()),
         )
         latent, wish = samples["samples"], _wish(widgets)
-        job = _job(widgets, decode_identity(latent, vae, wish.request))
-        saved = save_frames(
-            job,
-            _settings(widgets, job.folder, releaser(here.memory.empty_cache)),
-            expected_frames(latent, vae),
-            lambda sink: safe_decode(latent, vae, wish, sink=sink),
-            partial(save_latent, latent),
-        )
+        keep_latent = partial(save_latent, latent)
+        with early_failure_kept(keep_latent):
+            check_valid(vae)
+            job = _job(widgets, decode_identity(latent, vae, wish.request))
+            frames = expected_frames(latent, vae)
+            settings = _settings(widgets, job.folder, releaser(here.memory.empty_cache))
+
+        def decode(sink: FrameSink) -> Decoded:
+            with drawn_from(job.identity, vae.device):
+                return safe_decode(latent, vae, wish, sink=sink)
+
+        saved = save_frames(job, settings, frames, decode, keep_latent)
         _tell(report, job, saved)
         _log.info("%s frames, from %s on, are in %s", saved.frames, job.names.frame(0), job.folder)
         next_number = job.start_number + saved.frames

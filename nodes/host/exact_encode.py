@@ -8,15 +8,16 @@ import torch
 
 from ...supervisor.decode.families.registry import encoder_of
 from ...supervisor.decode.proof import Proof, prove
-from ...supervisor.decode.running import Hooks
 from ...supervisor.decode.survey import SMALL_EDGES
 from .exact_shared import VIDEO_DIMS, PartsWay, Settings, Way, built
+from .vae import is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...supervisor.decode.layout import Layout
     from ...supervisor.decode.program import Program
+    from ...supervisor.decode.running import Hooks
     from ...supervisor.decode.survey import StageNeeds, Survey
     from ...supervisor.types import Plan
     from .exact_shared import Bounds
@@ -58,8 +59,6 @@ class EncodeWay(PartsWay):
     ) -> None:
         super().__init__(vae, facts, tuple(pixels.shape), memory, shared, forecast, settings)
         self._encoding_vae, self._pixels = vae, pixels
-        self._way: Way | None = None
-        self._asked = False
         self._done: dict[int, torch.Tensor] = {}
 
     def encode(self, plan: Plan, hooks: Hooks, live: Callable[[], int]) -> torch.Tensor:
@@ -95,13 +94,8 @@ class EncodeWay(PartsWay):
         assert made is not None  # noqa: S101 - without an output it is returned
         return made
 
-    def _chosen(self) -> Way | None:
+    def _found_way(self) -> Way | None:
         """Where no family knows the encoder there is none: its tiles are left to core."""
-        if not self._asked:
-            self._way, self._asked = self._proven(), True
-        return self._way
-
-    def _proven(self) -> Way | None:
         found = self._found
         if found is None:
             self.notes.append(
@@ -111,8 +105,13 @@ class EncodeWay(PartsWay):
             return None
         name, build = found
         way = Way(f"{name} encoder", lambda model: built(build, model), exact=True)
-        key = self._text("proof of the encoder", of_input=False)
-        proof = self._shared.proof(key, lambda: self._prove(way))
+        proof = self._tried("proof of the encoder", lambda: self._prove(way))
+        if proof is None:
+            self.notes.append(
+                f"there was no memory to try the exact encode of {name}: ComfyUI's own tiles are "
+                "used this time"
+            )
+            return None
         if proof.holds:
             self.notes.append(f"exact encode ({name}): {proof.reason}")
             return way
@@ -132,13 +131,12 @@ class EncodeWay(PartsWay):
         draw = torch.Generator().manual_seed(0)
         sample = torch.rand((*self._proof_lead(), *sides), generator=draw)
         sample = vae.process_input(sample).to(vae.device, vae.vae_dtype)
-        hooks = Hooks(check=self._memory.raise_if_interrupted)
         edge = PROOF_PARTS[kind] * scale
         with self._device_context():
-            return prove(way.build(model), model.encode, sample, hooks, edge=edge)
+            return prove(way.build(model), model.encode, sample, self._proof_hooks, edge=edge)
 
     def _recognised(self) -> tuple[str, Callable[[Any], Program | None]] | None:
-        return encoder_of(self._vae.first_stage_model)
+        return encoder_of(self._vae.first_stage_model) if is_plain(self._vae, "encode") else None
 
     def _proof_lead(self) -> tuple[int, ...]:
         """Item, channels and, of video, frames."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from abc import ABC, abstractmethod
@@ -16,7 +17,9 @@ import torch
 from ...supervisor.decode.engine import Engine
 from ...supervisor.decode.layout import lay_out, least_bytes, with_halo
 from ...supervisor.decode.proof import PROOF_VERSION
+from ...supervisor.decode.running import Hooks
 from ...supervisor.decode.survey import SMALL_EDGES, survey
+from ...supervisor.errors import PartDoesNotFitError
 from ...supervisor.planning.plans import TILED_ANYWAY
 from ...supervisor.planning.workspace import MODEL_VERSION, workspace_of
 from ...supervisor.types import Plan
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
     from ...supervisor.decode.layout import Layout
     from ...supervisor.decode.program import Program
-    from ...supervisor.decode.running import Hooks
+    from ...supervisor.decode.proof import Proof
     from ...supervisor.decode.survey import StageNeeds, Survey
     from ...supervisor.planning.calibration import Bound
     from ...supervisor.planning.time_model import TimeModel
@@ -49,6 +52,7 @@ MOST_RATIO: Final = 2.0
 MOST_PROOF_FRAMES: Final = 9
 """Of the inputs that families are proven on, at least."""
 PROOF_ROOM_BYTES: Final = 1 << 30
+PROOF_TRIES: Final = 2
 VIDEO_DIMS: Final = 5
 
 
@@ -120,6 +124,8 @@ class PartsWay(ABC):
         """Lays out for another budget what was laid out for a plan."""
         self._fast = False
         """Whether halos are cut, as in the latest plan."""
+        self._way: Way | None = None
+        self._asked = False
         self.notes: list[str] = []
         """What the report should tell."""
 
@@ -167,6 +173,8 @@ class PartsWay(ABC):
     @property
     def is_known(self) -> bool:
         """Whether there are parts that should equal the whole; they may not have been proven."""
+        if self._asked:
+            return self._way is not None and self._way.exact
         return not self._facts.tiles_itself and self._found is not None
 
     @cached_property
@@ -177,9 +185,15 @@ class PartsWay(ABC):
     def _recognised(self) -> tuple[str, Callable[[Any], Program | None]] | None:
         """Name and program of the family, None where none knows this VAE."""
 
-    @abstractmethod
     def _chosen(self) -> Way | None:
         """What runs, proven if it claims to be exact; None where there is none."""
+        if not self._asked:
+            self._way, self._asked = self._found_way(), True
+        return self._way
+
+    @abstractmethod
+    def _found_way(self) -> Way | None:
+        """The same, not looked for before."""
 
     @abstractmethod
     def _result_bytes(self) -> int:
@@ -268,11 +282,11 @@ class PartsWay(ABC):
         bound = self._forecast.bound_exact(budget_bytes)
         ratio = min(MOST_RATIO, max(1.0, bound.bytes / max(1, budget_bytes)))
         fixed = _owned_edge(request, self._pixels_per_input) if request.manual else None
-        host = None if room.host_bytes is None else int(room.host_bytes * HOST_SHARE)
-        host = None if host is None else max(0, host - self._result_bytes())
+        host = self._host_bytes(room)
         lay_out_within = partial(lay_out, found, host_bytes=host, fixed=fixed)
         layout = lay_out_within(int(budget_bytes / ratio))
         if layout is None:
+            self._tell_of_host(found, int(budget_bytes / ratio), host)
             return None
         peak = ceil(layout.peak_bytes * ratio)
         why = f"{format_bytes(peak)} of {format_bytes(budget_bytes)} ({bound.reason})"
@@ -282,6 +296,26 @@ class PartsWay(ABC):
         plan = replace(plan, evict_bytes=evict, predicted_seconds=seconds)
         self._layouts[_key_of(plan)], self._again[_key_of(plan)] = layout, lay_out_within
         return plan
+
+    def _host_bytes(self, room: Room) -> int | None:
+        """What may wait in system memory; None where nobody knows how much there is."""
+        if room.host_bytes is None:
+            return None
+        idle = self._shared.pages.idle_bytes
+        most = max(idle, int((room.host_bytes + idle) * HOST_SHARE))
+        return max(0, most - self._result_bytes())
+
+    def _tell_of_host(self, found: Survey, budget_bytes: int, host_bytes: int | None) -> None:
+        """Where more system memory would have made exact parts possible."""
+        if host_bytes is None or any("system memory" in note for note in self.notes):
+            return
+        unbounded = lay_out(found, budget_bytes, host_bytes=None)
+        if unbounded is not None:
+            self.notes.append(
+                f"exact parts need {format_bytes(unbounded.host_bytes)} of system memory for what "
+                f"waits, and {format_bytes(host_bytes)} may be used: close other programs, or "
+                "give the decode more of the device"
+            )
 
     def _plan_of(
         self, way: Way, layout: Layout, request: PlanRequest, peak_bytes: int, why: str
@@ -360,6 +394,29 @@ class PartsWay(ABC):
             # A single frame says nothing of what is carried from frame to frame.
             facts.append(min(MOST_PROOF_FRAMES, int(self._shape[2])))
         return json.dumps(facts)
+
+    def _tried(self, what: str, prove: Callable[[], Proof]) -> Proof | None:
+        """A proof, tried again with room made where it ran out of memory; None where that did
+        not help: another decode may find more."""
+        for _ in range(PROOF_TRIES):
+            try:
+                return self._shared.proof(self._text(what, of_input=False), prove)
+            except Exception as problem:
+                if self._memory.is_interrupt(problem) or not self._is_oom(problem):
+                    raise
+            # Out of the except block, for the error refers to what was tried with.
+            gc.collect()
+            self._memory.empty_cache()
+            patcher = getattr(self._vae, "patcher", None)
+            self._memory.evict(PROOF_ROOM_BYTES, self._vae.device, patcher)
+        return None
+
+    def _is_oom(self, problem: BaseException) -> bool:
+        return isinstance(problem, PartDoesNotFitError) or self._memory.is_oom(problem)
+
+    @property
+    def _proof_hooks(self) -> Hooks:
+        return Hooks(check=self._memory.raise_if_interrupted, is_oom=self._memory.is_oom)
 
     def _weights_there(self) -> None:
         """On the device, with some room beside them."""

@@ -51,6 +51,9 @@ class Exacts:
             known = None if text is None else proof_from_json(text)
         if known is None:
             known = make()
+            if known.error is None:
+                # It did not get as far as figures: next time it may.
+                return known
             self.cache.remember("proof", key, known.to_json())
         self._proofs[key] = known
         return known

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 UNLOAD_ALL_BYTES: Final = 1 << 60
 """More than any device has: ``free_memory`` then unloads every model there."""
 
-_CPU_REFUSALS: Final = ("can't allocate memory", "not enough memory")
-"""How torch's CPU allocator says no, on POSIX and on Windows: in a plain ``RuntimeError``."""
-
 
 @dataclass(frozen=True, slots=True)
 class HostMemory:
@@ -117,18 +114,18 @@ class HostMemory:
         """Give torch's unused blocks back to the driver; does nothing on a CPU."""
         self.management.soft_empty_cache()
 
-    def is_oom(self, problem: BaseException, device: torch.device | None = None) -> bool:
-        """Whether an error means that the device ran out of memory.
+    def is_oom(self, problem: BaseException) -> bool:
+        """Whether an error means that memory ran out, wherever: the host's own answer, or an
+        error of the driver, cuDNN, cuBLAS, Triton or system memory, which the host may not
+        know."""
+        from ...supervisor.decode.memory import is_out_of_memory
 
-        Args:
-            device: where the work ran; system memory running out counts only on a CPU.
-        """
-        if device is not None and device.type == "cpu" and _is_cpu_refusal(problem):
-            return True
         known = getattr(self.management, "is_oom", None)
-        if known is not None:
-            return bool(known(problem))
-        return isinstance(problem, self.management.OOM_EXCEPTION)
+        if known is not None and bool(known(problem)):
+            return True
+        if known is None and isinstance(problem, self.management.OOM_EXCEPTION):
+            return True
+        return is_out_of_memory(problem)
 
     def is_interrupt(self, problem: BaseException) -> bool:
         """Whether it is the user's interrupt; older hosts made that an ``Exception``."""
@@ -179,13 +176,6 @@ class HostMemory:
             if getattr(loaded, "device", None) == device
             and getattr(loaded, "model", None) is not None
         ]
-
-
-def _is_cpu_refusal(problem: BaseException) -> bool:
-    if isinstance(problem, MemoryError):
-        return True
-    said = str(problem).lower()
-    return isinstance(problem, RuntimeError) and any(words in said for words in _CPU_REFUSALS)
 
 
 def _holds(loaded: object, patcher: object | None) -> bool:

@@ -149,12 +149,19 @@ def runtime() -> Runtime:
     queue = _serve(supervisor)
     if queue is not None:
         feed = connect(partial(_feed, built, queue))
-        supervisor.on_sample = harmless(feed.poll)
+        supervisor.on_sample = harmless(partial(_after_sample, feed, queue, forecaster.exacts))
         if feed.follows_queue:
             built.look_at_queue = harmless(feed.catch_up)
             _watch(queue, feed)
     supervisor.start()
     return built
+
+
+def _after_sample(feed: JobFeed, queue: PromptQueue, exacts: Exacts | None) -> None:
+    """What is done now and then: jobs are followed, and memory nobody uses is given back."""
+    feed.poll()
+    if exacts is not None and not has_work(queue):
+        exacts.pages.rest()
 
 
 def _forecaster(supervisor: Supervisor, memory: HostMemory, management: ModuleType) -> Forecaster:

@@ -6,6 +6,7 @@ The object is ``comfy.sd.VAE`` or something shaped like it; what it does not tel
 from __future__ import annotations
 
 import copy
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
@@ -95,6 +96,24 @@ class VaeFacts:
     def cuts_time(self, *, manual: bool) -> bool:
         """Whether the executor may cut through time; by hand it may wherever core can."""
         return not self.tiles_itself and (manual or self.family_module not in FLAT_IN_TIME)
+
+
+def dtype_of_pictures(vae: Any) -> torch.dtype:
+    """What ComfyUI gives pictures in: float32 but for ``--fp16-intermediates``."""
+    import torch
+
+    told: Callable[[], torch.dtype] | None = getattr(vae, "vae_output_dtype", None)
+    return torch.float32 if told is None else told()
+
+
+def is_plain(vae: Any, what: str) -> bool:
+    """Whether ``decode`` or ``encode`` of this object is ComfyUI's own: other packs' classes may
+    do more than run the network. Without ComfyUI everything is."""
+    host: Any = sys.modules.get("comfy.sd")
+    if host is None:
+        return True
+    own = getattr(type(vae), what, None) is getattr(host.VAE, what)
+    return own and what not in vars(vae)
 
 
 def read_facts(vae: Vae) -> VaeFacts:

@@ -30,6 +30,11 @@ class Assembly:
         kept = [each for each in self._made if each[1] != rect or each[0] < first_frame]
         self._made = [*kept, (first_frame, rect, made.contiguous())]
 
+    def forget(self, rect: Rect) -> None:
+        """A part that failed is made again, or in smaller ones: nothing of it may stay where
+        memory is short."""
+        self._made = [each for each in self._made if each[1] != rect]
+
     def commit(self, first_frame: int, frames: int, rect: Rect) -> None:
         """Nothing is to be waited for."""
         del first_frame, frames, rect

@@ -7,7 +7,15 @@ from typing import Final
 
 import torch
 
-_MESSAGES: Final = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+_MESSAGES: Final = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "alloc_failed",
+    "allocation_failed",
+    "unable to find an engine",
+)
+"""In lower case. The last is cuDNN's, where every kernel it knows was refused its workspace."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import torch
 
+from ..errors import DecodedOtherwiseError
 from .tiles import Rect
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .sink import PixelSink
+
+_log = logging.getLogger(__name__)
 
 STAGING_BYTES: Final = 16 << 20
 """Of one page-locked buffer; torch rounds those up to powers of two."""
@@ -59,15 +63,24 @@ class PixelOutput:
         self._idle: list[Tensor] = []
         self._buffers = 0
         self._stream: torch.cuda.Stream | None = None
+        self._last_frame = 0
+        """Frames from the first on that something was finished in, however little."""
 
     def has(self, rect: Rect) -> bool:
         """Whether the sink has them in all frames."""
-        return self._sink.has(self._first_frame, self._frames, rect)
+        done = self._sink.has(self._first_frame, self._frames, rect)
+        self._last_frame = self._frames if done else self._last_frame
+        return done
 
     def write(self, first_frame: int, rect: Rect, made: Tensor) -> None:
-        """Begin to copy; what was begun earlier may land meanwhile."""
+        """Begin to copy; what was begun earlier may land meanwhile.
+
+        Raises:
+            DecodedOtherwiseError: it does not fit where it belongs.
+        """
         if made.ndim == _PICTURE_DIMS:
             made = made.unsqueeze(2)
+        self._check(first_frame, rect, made)
         self._not_final(self._first_frame + first_frame, rect)
         for start, top, piece in _pieces(made):
             pixels = self._finish(piece.to(torch.float32, copy=True))[0]
@@ -77,8 +90,31 @@ class PixelOutput:
 
     def commit(self, first_frame: int, frames: int, rect: Rect) -> None:
         """The sink is told once every copy begun before has landed."""
+        self._last_frame = max(self._last_frame, first_frame + frames)
         self._under_way.append(_Copy(self._first_frame + first_frame, rect, frames=frames))
         self._land_ready()
+
+    def forget(self, rect: Rect) -> None:
+        """Nothing: what is written again overwrites it, and nothing of it was committed."""
+        del rect
+
+    def check_complete(self) -> None:
+        """After the last part.
+
+        Raises:
+            DecodedOtherwiseError: frames are missing at the end of time.
+        """
+        if self._last_frame < self._frames:
+            raise DecodedOtherwiseError(f"{self._last_frame} frames", str(self._frames))
+
+    def _check(self, first_frame: int, rect: Rect, made: Tensor) -> None:
+        frames, height, width = made.shape[2:]
+        if (height, width) != (rect.height, rect.width):
+            wanted = f"{rect.width} x {rect.height}"
+            raise DecodedOtherwiseError(f"{width} x {height} pixels", wanted)
+        if first_frame + frames > self._frames:
+            made_frames = f"at least {first_frame + frames} frames"
+            raise DecodedOtherwiseError(made_frames, str(self._frames))
 
     def flush(self) -> None:
         """Wait for everything, at the end or after a failure: what is finished is kept."""
@@ -99,7 +135,7 @@ class PixelOutput:
         """Begin to copy ``[C, t, h, w]``."""
         pixels = pixels.permute(1, 2, 3, 0)
         if pixels.device.type != "cuda":
-            self._under_way.append(_Copy(first_frame, rect, pixels.contiguous()))
+            self._under_way.append(_Copy(first_frame, rect, pixels.to("cpu").contiguous()))
             self.flush()
             return
         dense = pixels.contiguous()
@@ -124,8 +160,7 @@ class PixelOutput:
         while not self._idle and self._buffers >= BUFFERS:
             self._land()
         if not self._idle:
-            count = STAGING_BYTES // _PIXEL_BYTES
-            self._idle.append(torch.empty(count, dtype=torch.float32, pin_memory=True))
+            self._idle.append(_staging())
             self._buffers += 1
         return self._idle.pop()
 
@@ -147,8 +182,19 @@ class PixelOutput:
             self._sink.write(copy.first_frame, copy.rect, copy.pixels)
         # Not before: what the sink refused may belong to a part that is done, and is tried again.
         self._under_way.popleft()
-        if copy.buffer is not None and copy.buffer.is_pinned():
+        if copy.buffer is not None and copy.buffer.numel() == STAGING_BYTES // _PIXEL_BYTES:
             self._idle.append(copy.buffer)
+
+
+def _staging() -> Tensor:
+    """One buffer. Page-locked memory may be short where there is plenty of the other kind, with
+    which copies are slower and wait for the kernels."""
+    count = STAGING_BYTES // _PIXEL_BYTES
+    try:
+        return torch.empty(count, dtype=torch.float32, pin_memory=True)
+    except RuntimeError as problem:
+        _log.info("No page-locked memory for pictures (%s)", problem)
+    return torch.empty(count, dtype=torch.float32)
 
 
 def _pieces(made: Tensor) -> Iterator[tuple[int, int, Tensor]]:

@@ -7,6 +7,8 @@ so that whatever shapes come and go, a page that was freed serves again.
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -15,12 +17,16 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 _log = logging.getLogger(__name__)
 
 LEAVING_BYTES: Final = 128 << 20
 """What may be on its way to the host, and so still on the device, at any time."""
+KEPT_S: Final = 60.0
+"""How long memory is kept that nobody uses."""
 PAGE_BYTES: Final = 64 << 20
 """Large enough for full transfer speed, small enough to fill well."""
 
@@ -41,16 +47,26 @@ class Page:
 
 class HostPages:
     """Page-locked host memory in pages, kept for the next decode: locking costs 0.2 s per GiB.
+    Thread-safe.
 
     Args:
         page_bytes: of one page.
         locks: whether there is a GPU to lock them for.
+        clock: seconds.
     """
 
-    def __init__(self, page_bytes: int = PAGE_BYTES, *, locks: bool) -> None:
+    def __init__(
+        self,
+        page_bytes: int = PAGE_BYTES,
+        *,
+        locks: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.page_bytes = page_bytes
-        self._locks = locks
+        self._locks, self._clock = locks, clock
         self._free: list[Page] = []
+        self._lock = threading.Lock()
+        self._used_s = 0.0
         self.taken = 0
         """Pages in use."""
 
@@ -59,11 +75,24 @@ class HostPages:
         """All host memory it holds, in use or not."""
         return (len(self._free) + self.taken) * self.page_bytes
 
+    @property
+    def idle_bytes(self) -> int:
+        """Of that, what nobody uses: it counts as free for what parks here."""
+        return len(self._free) * self.page_bytes
+
     def take(self) -> Page:
         """A page that nobody uses; copies out of it may still be under way."""
-        page = self._free.pop() if self._free else self._new()
-        self.taken += 1
-        return page
+        with self._lock:
+            page = self._free.pop() if self._free else None
+            self.taken += 1
+        if page is not None:
+            return page
+        try:
+            return self._new()
+        except BaseException:
+            with self._lock:
+                self.taken -= 1
+            raise
 
     def take_for(self, size_bytes: int) -> list[Page]:
         """As many as so many bytes fill; none where memory does not suffice for all."""
@@ -78,26 +107,40 @@ class HostPages:
 
     def give(self, pages: list[Page]) -> None:
         """Take pages back."""
-        self.taken -= len(pages)
-        self._free.extend(pages)
+        with self._lock:
+            self.taken -= len(pages)
+            self._free.extend(pages)
+            self._used_s = self._clock()
+
+    def rest(self) -> int:
+        """Give everything back to the system once nobody has used it for a while; returns how
+        much. To be called now and then while nothing runs."""
+        is_due = self._clock() - self._used_s >= KEPT_S
+        return self.trim() if self._free and not self.taken and is_due else 0
 
     def _new(self) -> Page:
         data = torch.empty(self.page_bytes, dtype=torch.uint8)
         # Touched first, by many threads: locking it would do that with one.
         data.zero_()
-        return Page(data, self._locks and _page_locked(data))
+        locked = self._locks and _page_locked(data)
+        # Where the system has no more to lock, asking again for each page only costs time.
+        self._locks = locked
+        return Page(data, locked)
 
     def trim(self, keep_bytes: int = 0) -> int:
         """Give memory back to the system; returns how much."""
         freed = 0
-        while self._free and self.held_bytes > keep_bytes:
-            page = self._free.pop()
+        while (page := self._surplus(keep_bytes)) is not None:
             if page.used_until is not None:
                 page.used_until.synchronize()
             if page.locked:
                 _runtime().cudaHostUnregister(page.data.data_ptr())
             freed += self.page_bytes
         return freed
+
+    def _surplus(self, keep_bytes: int) -> Page | None:
+        with self._lock:
+            return self._free.pop() if self._free and self.held_bytes > keep_bytes else None
 
 
 @dataclass(slots=True)
@@ -348,5 +391,16 @@ def _page_locked(data: Tensor) -> bool:
     status = _runtime().cudaHostRegister(data.data_ptr(), data.numel(), 0)
     if int(status) == 0:
         return True
-    _log.warning("host memory could not be page-locked (CUDA error %s): parking is slower", status)
+    _log.warning("Host memory could not be page-locked (CUDA error %s): parking is slower", status)
+    _clear_last_error()
     return False
+
+
+def _clear_last_error() -> None:
+    """The runtime keeps a failed call's error, and the next kernel's check would take it for
+    its own."""
+    try:
+        torch.ones(1, device="cuda").add_(1)
+        torch.cuda.synchronize()
+    except RuntimeError as problem:
+        _log.debug("Cleared: %s", problem)

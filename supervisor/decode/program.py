@@ -124,11 +124,13 @@ class Program:
     Attributes:
         phases: in order; each gets what the one before it made, all of time and space.
         fast_halo: halos may be cut to this share of themselves with less than 1 % of error.
+        frames: how many frames come of so many; None: as the host's own ratio says.
     """
 
     phases: tuple[Phase, ...]
     fast_halo: Fraction = Fraction(1)
     notes: tuple[str, ...] = field(default=())
+    frames: Callable[[int], int] | None = None
 
     @property
     def scale(self) -> Fraction:

@@ -37,6 +37,8 @@ class Seen:
     carry_bytes: int
     norms: int
     ahead_bytes: int = 0
+    frames: int = 0
+    """Of the results of all chunks."""
     inputs: list[tuple[int, ...]] = field(default_factory=list["tuple[int, ...]"])
     """Shapes of its input, chunk by chunk."""
 
@@ -59,10 +61,11 @@ class Ruler:
         tracer.peak_bytes = before
         tracer.steps.clear()
         made: list[Tensor] = []
-        out_bytes = 0
+        out_bytes = frames = 0
         with _NormCount() as norms:
             for piece in pieces_of(stage.run(x, carry, place)):
                 out_bytes = max(out_bytes, _bytes_of(piece))
+                frames += frames_of(piece)
                 made = [*made, piece] if keep else [piece]
                 del piece
         if keep:
@@ -71,7 +74,8 @@ class Ruler:
         need = max(self._workspace.step_bytes(step) for step in steps) - before + given
         carried = sum(_bytes_of(each) for each in tree_leaves(carry.state) if _is(each))
         area = x.shape[-1] * x.shape[-2]
-        return made, Seen(area, need, _bytes_of(x), out_bytes, carried, norms.passes)
+        seen = Seen(area, need, _bytes_of(x), out_bytes, carried, norms.passes, frames=frames)
+        return made, seen
 
     def glance(self, following: Stage, x: Tensor, place: Place) -> int:
         """What looking at a stage's first norms makes live, its input included."""
@@ -103,6 +107,8 @@ class Rehearsal:
         self.seen: list[list[Seen]] = []
         self.clips: list[tuple[int, int, int]] = []
         """Bytes, height and width of each phase's input."""
+        self.made = (0, 0, 0, 0)
+        """Channels, frames, height and width of what comes of it."""
 
     def run(self) -> Rehearsal:
         """All of it."""
@@ -141,9 +147,16 @@ class Rehearsal:
                 best[number] = _larger(best[number], seen, given)
             if keep and made:
                 results.append(x)
+            if made:
+                self._note(x, best[-1])
             first += length
         self.seen.append([each for each in best if each is not None])
         return results
+
+    def _note(self, x: Tensor, seen: Seen | None) -> None:
+        """What the latest stage has made so far."""
+        frames = 0 if seen is None else seen.frames
+        self.made = (int(x.shape[1]), frames, int(x.shape[-2]), int(x.shape[-1]))
 
 
 def _larger(one: Seen | None, other: Seen, shape: tuple[int, ...]) -> Seen:
@@ -159,6 +172,7 @@ def _larger(one: Seen | None, other: Seen, shape: tuple[int, ...]) -> Seen:
         max(one.carry_bytes, other.carry_bytes),
         max(one.norms, other.norms),
         max(one.ahead_bytes, other.ahead_bytes),
+        one.frames + other.frames,
         one.inputs,
     )
 

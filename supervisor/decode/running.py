@@ -60,6 +60,10 @@ class Output(Protocol):
         """Take ``[1, C, (t,) h, w]`` from the device."""
         ...
 
+    def forget(self, rect: Rect) -> None:
+        """What was written there was of a part that failed."""
+        ...
+
     def commit(self, first_frame: int, frames: int, rect: Rect) -> None:
         """Wait until everything written is in place; those pixels are final."""
         ...

@@ -42,12 +42,17 @@ class PixelSink(Protocol):
 
 
 class TensorSink:
-    """Collects everything in one preallocated host tensor ``[N, H, W, C]``, float32."""
+    """Collects everything in one preallocated host tensor ``[N, H, W, C]``.
 
-    def __init__(self) -> None:
+    Args:
+        dtype: of that tensor.
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self._pixels: Tensor | None = None
+        self.dtype = dtype
         self._committed: dict[tuple[int, int], Tensor] = {}
-        """Which pixels are final, for each stretch of frames."""
+        """Which pixels are final, for each stretch of frames ``[first, end)``."""
 
     @property
     def pixels(self) -> Tensor:
@@ -61,13 +66,22 @@ class TensorSink:
         """Allocate once; what is there stays."""
         shape = (frames, height, width, channels)
         if self._pixels is None or tuple(self._pixels.shape) != shape:
-            self._pixels = torch.empty(shape, dtype=torch.float32)
+            self._pixels = torch.empty(shape, dtype=self.dtype)
             self._committed.clear()
 
     def has(self, first_frame: int, frames: int, rect: Rect) -> bool:
-        """Whether all of it was committed for these frames, in whatever parts."""
-        done = self._committed.get((first_frame, frames))
-        return done is not None and bool(_part(done, rect).all())
+        """Whether all of it was committed in each of these frames, in whatever parts."""
+        end = first_frame + frames
+        at = {edge for stretch in self._committed for edge in stretch if first_frame < edge < end}
+        return all(self._has_in(frame, rect) for frame in (first_frame, *at))
+
+    def _has_in(self, frame: int, rect: Rect) -> bool:
+        done = [
+            _part(mask, rect)
+            for (first, end), mask in self._committed.items()
+            if first <= frame < end
+        ]
+        return bool(done) and bool(torch.stack(done).any(dim=0).all())
 
     def write(self, first_frame: int, rect: Rect, pixels: Tensor) -> None:
         """Copy into place."""
@@ -76,7 +90,7 @@ class TensorSink:
 
     def commit(self, first_frame: int, frames: int, rect: Rect) -> None:
         """Remember, so that a decode that goes on skips them."""
-        key = (first_frame, frames)
+        key = (first_frame, first_frame + frames)
         if key not in self._committed:
             self._committed[key] = torch.zeros(self.pixels.shape[1:3], dtype=torch.bool)
         _part(self._committed[key], rect).fill_(value=True)

@@ -97,11 +97,15 @@ class Survey:
     Attributes:
         height: rows of the input.
         width: its columns.
+        channels: of the result.
+        frames: of the result; None where the rehearsals were shorter than the input.
     """
 
     phases: tuple[PhaseNeeds, ...]
     height: int
     width: int
+    channels: int
+    frames: int | None = None
     operations: int = 0
 
     def to_json(self) -> str:
@@ -114,7 +118,14 @@ def survey_from_json(text: str) -> Survey | None:
     try:
         read = json.loads(text)
         phases = tuple(_phase_from(each) for each in read["phases"])
-        found = Survey(phases, int(read["height"]), int(read["width"]), int(read["operations"]))
+        found = Survey(
+            phases,
+            int(read["height"]),
+            int(read["width"]),
+            int(read["channels"]),
+            None if read["frames"] is None else int(read["frames"]),
+            int(read["operations"]),
+        )
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     return found if _is_sane(found) else None
@@ -123,7 +134,7 @@ def survey_from_json(text: str) -> Survey | None:
 def _is_sane(found: Survey) -> bool:
     """Whether it can be of a program; a damaged text must not predict too little."""
     stages = [stage for phase in found.phases for stage in phase.stages]
-    if not stages or not all(phase.stages for phase in found.phases):
+    if not stages or not all(phase.stages for phase in found.phases) or found.channels < 1:
         return False
     figures = [figure for stage in stages for figure in _figures(stage)]
     figures += [phase.in_bytes_per_area for phase in found.phases]
@@ -182,7 +193,18 @@ def survey(
             scene = _Scene(shape, dtype, ruler, small, larger)
             program = build(stand_in)
             phases = tuple(scene.phase(index, each) for index, each in enumerate(program.phases))
-    return Survey(phases, shape[-2], shape[-1], tracer.operations)
+    channels, made, *_ = small.made
+    all_frames = made if len(shape) == PICTURE_DIMS or frames == shape[2] else None
+    _check_scale(program, small)
+    return Survey(phases, shape[-2], shape[-1], channels, all_frames, tracer.operations)
+
+
+def _check_scale(program: Program, small: Rehearsal) -> None:
+    """That the program makes as many pixels as it says."""
+    told = tuple(int(edge * program.scale) for edge in small.shape[-2:])
+    if small.made[2:] != told:
+        message = f"it makes {small.made[2:]} pixels of {small.shape[-2:]}, not {told}"
+        raise ValueError(message)
 
 
 def _resized(shape: tuple[int, ...], frames: int, height: int, width: int) -> tuple[int, ...]:

@@ -39,8 +39,12 @@ class Tilewise:
                 waiting.extend(reversed(smaller))
                 continue
             name = f"{stage.name}, {size_text(part.owned)}"
-            done = self._output.has(scaled(part.owned, stage))
-            if done or self._running.attempt(name, lambda part=part: self._decode(part)):
+            rect = scaled(part.owned, stage)
+            if self._output.has(rect) or self._running.attempt(
+                name,
+                lambda part=part: self._decode(part),
+                lambda rect=rect: self._output.forget(rect),
+            ):
                 self._running.done(self._index, 0, part.owned, committed=True)
                 continue
             halves = halved(part.owned, stage.align)

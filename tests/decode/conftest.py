@@ -2,6 +2,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from support.faulty_programs import CASES, World  # noqa: E402
+
 
 class SmallDecoder:
     """Cheap and exactly local: each pixel sums its 3x3 neighbourhood and its frame's past.
@@ -46,3 +48,21 @@ def small_decoder():
 def latent():
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 16, (1, 4, 4, 11, 17), generator=generator).float()
+
+
+# The engine in trouble.
+
+
+@pytest.fixture(params=sorted(CASES))
+def case(request):
+    return CASES[request.param]
+
+
+@pytest.fixture(params=[0, 1 << 11], ids=["parked", "mixed"])
+def resident_bytes(request):
+    return request.param
+
+
+@pytest.fixture
+def world(case, resident_bytes):
+    return World(case, resident_bytes)

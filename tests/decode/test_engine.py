@@ -21,6 +21,7 @@ from support.toy_decoders import (  # noqa: E402
 from torch import nn  # noqa: E402
 
 from vram_supervisor.supervisor.decode.engine import Engine  # noqa: E402
+from vram_supervisor.supervisor.decode.parking import HostPages  # noqa: E402
 from vram_supervisor.supervisor.decode.program import Phase, Program, Stage  # noqa: E402
 from vram_supervisor.supervisor.decode.running import Hooks  # noqa: E402
 from vram_supervisor.supervisor.decode.tiles import Rect  # noqa: E402
@@ -29,15 +30,20 @@ CPU = torch.device("cpu")
 EXACT = 1e-6
 
 
+def small_pages():
+    """Of a size that these results fill."""
+    return HostPages(1 << 12, locks=False)
+
+
 def run(program, source, rows, columns=None, **how):
     sizer = Fixed(rows, columns, source=source, **how)
-    return Engine(program, sizer, CPU).run(source)
+    return Engine(program, sizer, CPU, pages=small_pages()).run(source)
 
 
 def decoded_by(program, source, rows, columns=None, **how):
     wrote = Canvas()
     sizer = Fixed(rows, columns, source=source, **how)
-    assert Engine(program, sizer, CPU).run(source, wrote) is None
+    assert Engine(program, sizer, CPU, pages=small_pages()).run(source, wrote) is None
     return wrote
 
 
@@ -60,6 +66,9 @@ class Canvas:
                     key = (first_frame + offset, row, column)
                     assert key not in self.final, f"{key} is final"
                     self.painted[key] = frame[0, :, row - rect.top, column - rect.left].clone()
+
+    def forget(self, rect):
+        """What is not final is painted again."""
 
     def commit(self, first_frame, frames, rect):
         for frame in range(first_frame, first_frame + frames):

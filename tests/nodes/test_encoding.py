@@ -87,7 +87,7 @@ class Memory:
     def is_interrupt(self, problem):
         return isinstance(problem, Interrupted | OldInterrupt)
 
-    def is_oom(self, problem, device):
+    def is_oom(self, problem):
         return isinstance(problem, OutOfMemory)
 
     def settle(self, device):

@@ -1,184 +1,33 @@
-"""Forecasts of a small torch decoder: dry runs, what stands in for them, and what is learned."""
+"""Forecasts of a small torch decoder: dry runs, and what stands in for them."""
 
-import sqlite3
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from support.clock import StillClock
 
 torch = pytest.importorskip("torch")
 
-from torch import nn  # noqa: E402
+
+from support.forecast_world import (  # noqa: E402
+    SHAPE,
+    TILE,
+    WHOLE,
+    Decoder,
+    Interrupted,
+    MiB,
+    Untraceable,
+    Vae,
+    base_of,
+    table,
+)
 
 from vram_supervisor.nodes.host import forecast as module  # noqa: E402
 from vram_supervisor.nodes.host.bases import CHUNK_EDGE, CHUNK_FRAMES  # noqa: E402
 from vram_supervisor.nodes.host.forecast import (  # noqa: E402
     FORMULA_RATIO,
-    Forecaster,
     Outcome,
 )
-from vram_supervisor.nodes.host.idle import IdleWorker  # noqa: E402
-from vram_supervisor.nodes.host.traces import Traces  # noqa: E402
 from vram_supervisor.nodes.suggestion import tiling_suggestion  # noqa: E402
 from vram_supervisor.supervisor.planning.allocator import CAPACITY_RATIO  # noqa: E402
-from vram_supervisor.supervisor.planning.architecture import architecture_hash  # noqa: E402
-from vram_supervisor.supervisor.planning.calibration_store import (  # noqa: E402
-    CalibrationStore,
-)
-from vram_supervisor.supervisor.planning.cost import FamilyCost  # noqa: E402
-from vram_supervisor.supervisor.planning.dry_run import TensorSpec, trace_decode  # noqa: E402
-from vram_supervisor.supervisor.planning.objective import NOMINAL  # noqa: E402
-from vram_supervisor.supervisor.planning.workspace import CUDNN_LAYOUT  # noqa: E402
-from vram_supervisor.supervisor.types import DeviceInfo  # noqa: E402
-
-PATIENCE_S = 60.0
-MiB = 1 << 20
-SHAPE = (1, 4, 64, 64)
-WHOLE = (1, None, 64, 64)
-TILE = (1, None, 32, 32)
-CARD = DeviceInfo("cuda:0", "cuda", name="Card", driver="1.0")
-
-
-class Decoder(nn.Module):
-    """Eight pixels for each latent one."""
-
-    def __init__(self, width=16):
-        super().__init__()
-        self.first = nn.Conv2d(4, width, 3, padding=1)
-        self.last = nn.Conv2d(width, 3, 3, padding=1)
-
-    def decode(self, latent):
-        wide = torch.relu(self.first(latent))
-        return self.last(wide.repeat_interleave(8, -1).repeat_interleave(8, -2))
-
-
-class Untraceable(nn.Module):
-    """Looks at values, which fake tensors do not have."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(1))
-
-    def decode(self, latent):
-        return latent * int(self.scale.sum().item())
-
-
-class Vae:
-    def __init__(self, model=None, *, formula=lambda shape: 10 * MiB, **facts):
-        self.first_stage_model = model or Decoder()
-        self.device = torch.device("cuda:0")
-        self.vae_dtype = torch.bfloat16
-        self.patcher = None
-        self.latent_dim = 2
-        self.handles_tiling = False
-        self.memory_used_decode = lambda shape, dtype: formula(shape)
-        vars(self).update(facts)
-
-    def spacial_compression_decode(self):
-        return 8
-
-    def temporal_compression_decode(self):
-        return 4 if self.latent_dim == 3 else None
-
-
-class Interrupted(BaseException):
-    """As newer hosts raise it."""
-
-
-class Clock(StillClock):
-    def __call__(self):
-        return self.now_s
-
-
-class Runs:
-    """Dry runs that take as long as the test says, and are counted."""
-
-    def __init__(self, clock, seconds=0.0):
-        self.clock, self.seconds = clock, seconds
-        self.shapes = []
-
-    def __call__(self, vae, shape, *, tiled, fused_attention, total_bytes, check):
-        self.shapes.append(shape)
-        self.clock.now_s += self.seconds
-        trace = trace_decode(
-            vae.first_stage_model,
-            lambda model, latent: model.decode(latent),
-            TensorSpec(shape),
-            check=check,
-        )
-        return replace(trace, seconds=self.seconds)
-
-
-class World:
-    """A process's forecaster with everything around it in the test's hand."""
-
-    def __init__(self, path=None, *, seconds=0.0, family=None, check=lambda: None):
-        self.clock = Clock()
-        self.runs = Runs(self.clock, seconds)
-        self.store = CalibrationStore(path, self.clock)
-        self.idle = IdleWorker(self.is_interrupt, lambda: None)
-        self.idle.job_started()
-        self.forecaster = Forecaster(
-            self.store,
-            Traces(self.store, check, self.is_interrupt, self.runs, self.clock),
-            self.idle,
-            lambda: [CARD],
-            lambda device: 24 << 30,
-            lambda architecture: family,
-        )
-
-    @staticmethod
-    def is_interrupt(problem):
-        return isinstance(problem, Interrupted)
-
-    def forecast(self, vae, shape=SHAPE, **options):
-        return self.forecaster.forecast(vae, shape, **options)
-
-    def between_jobs(self):
-        self.idle.job_ended()
-        assert self.idle.wait_until_done(PATIENCE_S)
-        self.idle.job_started()
-
-    def close(self):
-        self.idle.close()
-        self.store.close()
-
-
-@pytest.fixture(autouse=True)
-def no_cuda(monkeypatch):
-    """Torch here has no CUDA to name an allocator of."""
-    monkeypatch.setattr(module, "allocator_name", lambda device: "cudaMallocAsync")
-    monkeypatch.setattr(module, "attention_name", lambda model: "pytorch")
-
-
-@pytest.fixture
-def worlds():
-    made = []
-
-    def make(*args, **options):
-        made.append(World(*args, **options))
-        return made[-1]
-
-    yield make
-    for world in made:
-        world.close()
-
-
-def base_of(model, shape):
-    trace = trace_decode(model, lambda it, latent: it.decode(latent), TensorSpec(shape))
-    return CUDNN_LAYOUT.peak_bytes(trace)
-
-
-def table(**changes):
-    """Says 1000 bytes for each latent pixel."""
-    known = {
-        "family": "small", "title": "Small", "channels": 4, "spatial_scale": 8,
-        "temporal_scale": 1, "growth": "none", "video": False, "areas": (1, 10_000),
-        "frames": (1,), "base_bytes": ((1000, 10_000_000),), "ratio": 1.1, "measured": True,
-        "source": "the test", "time": NOMINAL,
-    }  # fmt: skip
-    return FamilyCost(**(known | changes))
 
 
 def test_the_whole_latent_is_dry_run_and_held_against_the_prior(worlds):
@@ -372,80 +221,12 @@ def test_advice_for_a_connected_vae_is_planned_from_its_dry_runs(worlds):
     assert (none["tile"], none["tile_size"]) == (True, 64)
 
 
-def test_after_the_probe_the_measured_ratio_counts(worlds):
-    forecast = worlds().forecast(Vae(Untraceable(), formula=lambda shape: 100 * MiB))
-    cold = forecast.need_bytes(*WHOLE)
-    forecast.learn((1, None, 8, 8), Outcome(50 * MiB))
-    assert not forecast.wants_probe()
-    assert forecast.need_bytes(*WHOLE) < cold / 3
-
-
 def test_the_users_interrupt_ends_the_dry_run_at_once(worlds):
     def interrupt():
         raise Interrupted
 
     with pytest.raises(Interrupted):
         worlds(check=interrupt).forecast(Vae()).need_bytes(*WHOLE)
-
-
-def test_a_decode_that_took_more_raises_the_next_prediction(worlds):
-    world, vae = worlds(), Vae()
-    forecast = world.forecast(vae)
-    before = forecast.predict(WHOLE)
-    taken = 3 * before.base_bytes
-    forecast.learn(WHOLE, Outcome(taken))
-    assert forecast.need_bytes(*WHOLE) > taken
-    assert world.forecast(vae).need_bytes(*WHOLE) > taken
-    assert world.forecast(vae).predict(WHOLE).source == "measured"
-    tile = world.forecast(vae).predict(TILE, exact=True)
-    assert tile.peak_bytes > 3 * tile.base_bytes, "the ratio holds at other sizes too"
-
-
-def test_a_failed_allocation_is_a_lower_bound_for_the_next_decode(worlds):
-    world, vae = worlds(), Vae()
-    free = 2 * world.forecast(vae).need_bytes(*WHOLE)
-    world.forecast(vae).learn(WHOLE, Outcome(free, exact=False, failed=True))
-    assert world.forecast(vae).need_bytes(*WHOLE) > free
-
-
-def test_beside_a_table_a_decode_is_learned_once_its_dry_run_is_made(worlds):
-    world, vae = worlds(seconds=1.0, family=table()), Vae()
-    forecast = world.forecast(vae)
-    forecast.learn(WHOLE, Outcome(64 * MiB))
-    assert world.store.measurements(forecast.key) == ()
-    world.between_jobs()
-    (kept,) = world.store.measurements(forecast.key)
-    assert kept.base_bytes == base_of(vae.first_stage_model, SHAPE)
-    assert kept.measured_bytes == 64 * MiB
-
-
-def test_a_failure_beside_a_table_is_kept_at_once(worlds):
-    world = worlds(seconds=1.0, family=table())
-    forecast = world.forecast(Vae())
-    forecast.learn(WHOLE, Outcome(64 * MiB, exact=False, failed=True))
-    assert world.store.measurements(forecast.key)[0].failed
-    assert world.forecast(Vae()).need_bytes(*WHOLE) > 64 * MiB
-
-
-def test_measurements_belong_to_card_driver_and_allocator(worlds):
-    key = worlds().forecast(Vae()).key
-    assert (key.gpu, key.driver, key.allocator) == ("Card", "1.0", "cudaMallocAsync")
-    assert key.vae == architecture_hash(Decoder())
-    assert key.dtype == "bfloat16"
-
-
-def test_the_time_is_the_familys_until_decodes_were_timed(worlds):
-    world = worlds(family=table())
-    forecast = world.forecast(Vae())
-    assert forecast.time_model() == NOMINAL
-    pixels = 512 * 512
-    slow_s = 10 * NOMINAL.decode_s(pixels)
-    forecast.learn(WHOLE, Outcome(64 * MiB, seconds=slow_s, pixels=pixels))
-    learned = world.forecast(Vae()).time_model()
-    assert learned.decode_s(pixels) == pytest.approx(slow_s, rel=0.01)
-    assert worlds().forecast(Vae()).time_model() is None, "nobody timed an unknown family"
-    told = world.forecaster.times[table().family]
-    assert told.decode_s(pixels) == pytest.approx(slow_s, rel=0.01), "the probe is told"
 
 
 class Chunked(Decoder):
@@ -472,27 +253,3 @@ def test_a_decoder_that_cuts_by_itself_is_dry_run_for_a_few_of_its_tiles(worlds)
     expected = large + slope * (200 * 300 - CHUNK_EDGE**2)
     assert whole.base_bytes == pytest.approx(expected, rel=0.001)
     assert forecast.need_bytes(1, 2, 8, 8) == whole.peak_bytes, "its tiles are its own business"
-
-
-def broken_store(path, how):
-    if how == "corrupt":
-        path.write_bytes(b"no database" * 1000)
-    elif how == "a later version's":
-        with sqlite3.connect(path) as file:
-            file.execute("PRAGMA user_version = 99")
-        file.close()
-    else:
-        path.mkdir()
-    return path
-
-
-@pytest.mark.parametrize("how", ["corrupt", "a later version's", "a folder"])
-def test_a_store_that_cannot_be_used_changes_no_figure_and_is_told(worlds, tmp_path, how):
-    vae = Vae()
-    world = worlds(broken_store(tmp_path / "store.sqlite", how))
-    forecast = world.forecast(vae)
-    found = forecast.predict(WHOLE)
-    assert found.base_bytes == base_of(vae.first_stage_model, SHAPE)
-    forecast.learn(WHOLE, Outcome(3 * found.base_bytes))
-    assert world.forecast(vae).need_bytes(*WHOLE) > 3 * found.base_bytes
-    assert len(forecast.notes) == 1

@@ -1,12 +1,11 @@
-"""The hook on core's decode nodes, on node classes shaped as the host's old and new ones."""
+"""Core's decode nodes made safe: switched on, switched off, and what is left to core."""
 
-import functools
 from types import SimpleNamespace
 
 import pytest
+from support.decode_nodes import Host, Latent, Vae, old_nodes, picture
 
 from vram_supervisor.nodes.host.protection import (
-    Protection,
     hookable,
     is_picture,
     tiled_request,
@@ -17,75 +16,6 @@ from vram_supervisor.supervisor.planning.types import PlanRequest
 IMAGE = VaeFacts(8, None, False, False, True, True, "kl")
 VIDEO = VaeFacts(8, 4, False, False, True, False, "wan")
 AUDIO = VaeFacts(1, None, False, False, False, False, "audio")
-
-
-class Latent:
-    """A latent of so many dimensions."""
-
-    def __init__(self, ndim=4, *, nested=False):
-        self.ndim, self.is_nested = ndim, nested
-
-    def unbind(self):
-        return [Latent(5), Latent(4)]
-
-
-class Vae:
-    """Says how it was asked to decode; shaped as ComfyUI's."""
-
-    first_stage_model = object()
-    handles_tiling = False
-
-    def __init__(self, latent_dim=2):
-        self.latent_dim = latent_dim
-        self.calls = []
-
-    def memory_used_decode(self, shape, dtype):
-        return 1
-
-    def spacial_compression_decode(self):
-        return 8
-
-    def temporal_compression_decode(self):
-        return 4 if self.latent_dim == 3 else None
-
-    def decode(self, samples_in, vae_options={}):  # noqa: B006 - as core's
-        self.calls.append(("whole", samples_in, vae_options))
-        return f"core: whole {samples_in.ndim}-D"
-
-    def decode_tiled(
-        self, samples, tile_x=None, tile_y=None, overlap=None, tile_t=None, overlap_t=None
-    ):
-        self.calls.append(("tiled", samples, (tile_x, tile_y, overlap, tile_t, overlap_t)))
-        return f"core: tiled {samples.ndim}-D"
-
-
-def old_nodes():
-    """Two node classes as v0.33 has them, new for each test."""
-
-    class VAEDecode:
-        FUNCTION = "decode"
-
-        def decode(self, vae, samples):
-            latent = samples["samples"]
-            if latent.is_nested:
-                latent = latent.unbind()[0]
-            return (vae.decode(latent),)
-
-    class VAEDecodeTiled:
-        FUNCTION = "decode"
-
-        def decode(self, vae, samples, tile_size, overlap=64, temporal_size=64, temporal_overlap=8):
-            frames = vae.temporal_compression_decode()
-            sizes = {
-                "tile_x": tile_size // 8,
-                "tile_y": tile_size // 8,
-                "overlap": overlap // 8,
-                "tile_t": None if frames is None else temporal_size // frames,
-                "overlap_t": None if frames is None else temporal_overlap // frames,
-            }
-            return (vae.decode_tiled(samples["samples"], **sizes),)
-
-    return {"VAEDecode": VAEDecode, "VAEDecodeTiled": VAEDecodeTiled}
 
 
 class NewNode:
@@ -117,44 +47,9 @@ def new_nodes():
     return {"VAEDecode": VAEDecode, "VAEDecodeTiled": VAEDecodeTiled}
 
 
-class Host:
-    """A node table, a switch on it, and a safe decode that tells what it was asked for."""
-
-    def __init__(self, nodes=None):
-        self.nodes = nodes or old_nodes()
-        self.running = None
-        self.asked = []
-        self.protection = Protection(lambda: self.nodes, self.executing, self.decode)
-
-    def executing(self):
-        if isinstance(self.running, Exception):
-            raise self.running
-        return self.running
-
-    def decode(self, latent, vae, request, core):
-        self.asked.append((latent, vae, request, core))
-        return "safe"
-
-    def run(self, node_id, **inputs):
-        """As the executor does, old classes and new."""
-        node = self.nodes[node_id]
-        self.running = node
-        try:
-            if hasattr(node, "GET_SCHEMA"):
-                clone = type(f"{node.__name__}Clone", (node, *node.__bases__), dict(vars(node)))
-                return clone.EXECUTE_NORMALIZED(**inputs)[0]
-            return getattr(node(), node.FUNCTION)(**inputs)[0]
-        finally:
-            self.running = None
-
-
 def held(nodes):
     """What each class holds under the name its function has."""
     return {key: vars(node).get("decode", vars(node).get("execute")) for key, node in nodes.items()}
-
-
-def picture():
-    return {"samples": Latent()}
 
 
 BOTH = pytest.mark.parametrize("nodes", [old_nodes, new_nodes], ids=["old", "new"])
@@ -315,72 +210,6 @@ def test_a_vae_that_cannot_be_read_is_handed_over_as_it_is(caplog):
     host.protection.switch_on()
     assert host.run("VAEDecode", vae=Odd(), samples=picture()) == "core: whole 4-D"
     assert "cannot be stood in for" in caplog.text
-
-
-def counting(function, counts):
-    """Another pack's wrapper: does its own work around whatever it found."""
-
-    @functools.wraps(function)
-    def around(*args, **inputs):
-        counts.append("before")
-        (images,) = function(*args, **inputs)
-        return (f"{images}, framed",)
-
-    return around
-
-
-def test_a_wrapper_from_before_us_still_does_its_work():
-    host, counts = Host(), []
-    theirs = counting(host.nodes["VAEDecode"].decode, counts)
-    host.nodes["VAEDecode"].decode = theirs
-    host.protection.switch_on()
-    assert host.run("VAEDecode", vae=Vae(), samples=picture()) == "safe, framed"
-    host.protection.switch_off()
-    assert vars(host.nodes["VAEDecode"])["decode"] is theirs
-    assert counts == ["before"]
-
-
-def test_a_wrapper_from_after_us_stays_and_ours_only_passes_on(caplog):
-    host, counts = Host(), []
-    tiled = vars(host.nodes["VAEDecodeTiled"])["decode"]
-    host.protection.switch_on()
-    theirs = counting(host.nodes["VAEDecode"].decode, counts)
-    host.nodes["VAEDecode"].decode = theirs
-    assert host.run("VAEDecode", vae=Vae(), samples=picture()) == "safe, framed"
-
-    host.protection.switch_off()
-    assert vars(host.nodes["VAEDecode"])["decode"] is theirs
-    assert vars(host.nodes["VAEDecodeTiled"])["decode"] is tiled
-    assert host.run("VAEDecode", vae=Vae(), samples=picture()) == "core: whole 4-D, framed"
-    host.protection.switch_off()
-    assert caplog.text.count("Another pack has replaced") == 1
-
-
-def test_buried_once_it_is_placed_anew_and_decodes_once():
-    host, counts = Host(), []
-    host.protection.switch_on()
-    host.nodes["VAEDecode"].decode = counting(host.nodes["VAEDecode"].decode, counts)
-    host.protection.switch_off()
-    host.protection.switch_on()
-    assert host.run("VAEDecode", vae=Vae(), samples=picture()) == "safe, framed"
-    assert len(host.asked) == 1
-
-
-def test_another_packs_class_under_cores_id_is_left_alone(caplog):
-    nodes = old_nodes()
-    nodes["VAEDecode"].RELATIVE_PYTHON_MODULE = "custom_nodes.other"
-    host = Host(nodes)
-    before = vars(nodes["VAEDecode"])["decode"]
-    assert host.protection.switch_on() == ("VAEDecodeTiled",)
-    assert vars(nodes["VAEDecode"])["decode"] is before
-    assert "VAEDecode is not core's own node" in caplog.text
-
-
-def test_a_host_without_these_nodes_is_no_error(caplog):
-    host = Host({"Other": object})
-    assert host.protection.switch_on() == ()
-    host.protection.switch_off()
-    assert caplog.text.count("is not core's own node") == 2
 
 
 async def slow(self, vae, samples):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from vram_supervisor.nodes import decoding
+from vram_supervisor.nodes.ladder import LadderExhausted
 from vram_supervisor.nodes.safe_decode import protected_decode
 from vram_supervisor.supervisor.errors import DecodeFailedError, LatentNotDecodableError
 from vram_supervisor.supervisor.planning.types import PlanRequest
@@ -30,7 +31,18 @@ def protected(core, outcome):
             raise outcome
         return SimpleNamespace(images=outcome, record=SimpleNamespace(tried=["whole: done"]))
 
-    return protected_decode("latent", "vae", PlanRequest(), core, decoder_of=lambda vae: decode)
+    return protected_decode(
+        "latent",
+        "vae",
+        PlanRequest(),
+        core,
+        decoder_of=lambda vae: decode,
+        is_interrupt=lambda problem: isinstance(problem, Interrupted),
+    )
+
+
+class Interrupted(Exception):
+    """The user's, as older hosts have it."""
 
 
 def failure(path=None, *, began, cause=None):
@@ -62,11 +74,12 @@ def test_the_wish_is_the_safe_nodes_with_the_request_and_the_latent_kept():
     assert (wish.keep_latent, wish.budget_cap_bytes, wish.last_frame_fix) == (True, 0, False)
 
 
-def test_a_mistake_before_the_decode_costs_nothing(tmp_path, caplog):
+@pytest.mark.parametrize("began", [False, True])
+def test_a_mistake_of_ours_costs_nothing_but_time(tmp_path, caplog, began):
     kept = tmp_path / "kept.latent"
     kept.touch()
     core = Core()
-    assert protected(core, failure(kept, began=False, cause=TypeError("ours"))) == "core's"
+    assert protected(core, failure(kept, began=began, cause=TypeError("ours"))) == "core's"
     assert core.calls == 1
     assert not kept.exists(), "the decode worked after all"
     assert "core decodes as ever" in caplog.text
@@ -77,10 +90,17 @@ def test_the_kept_latent_stays_where_core_fails_too(tmp_path, caplog):
     kept = tmp_path / "kept.latent"
     kept.touch()
     core = Core(MemoryError("core's"))
-    with pytest.raises(MemoryError, match="core's"):
+    with pytest.raises(DecodeFailedError, match="core's") as caught:
         protected(core, failure(kept, began=False))
     assert kept.exists()
-    assert str(kept) in caplog.text
+    assert str(kept) in str(caught.value)
+    assert isinstance(caught.value.__cause__, MemoryError)
+
+
+def test_an_interrupt_while_core_decodes_instead_stays_one():
+    core = Core(Interrupted())
+    with pytest.raises(Interrupted):
+        protected(core, failure(began=False))
 
 
 def test_parts_of_ours_that_are_not_there_cost_nothing(caplog):
@@ -95,7 +115,7 @@ def test_parts_of_ours_that_are_not_there_cost_nothing(caplog):
 @pytest.mark.parametrize(
     ("sentence", "problem"),
     [
-        ("an error while it decoded", failure(began=True)),
+        ("memory that ran out everywhere", failure(began=True, cause=LadderExhausted())),
         ("a latent nobody can decode",
          failure(began=False, cause=LatentNotDecodableError("0 x 4 x 8 x 8", "no items"))),
         ("the user's interrupt", KeyboardInterrupt()),

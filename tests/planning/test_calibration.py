@@ -1,36 +1,18 @@
 """The bound: what measured decodes say about the next one. Rows are sentences."""
 
-import json
 import math
 from dataclasses import replace
 
 import pytest
+from support.bounds import PLAIN, POLICY, WIDE, image, video
 
 from vram_supervisor.supervisor.planning.calibration import (
-    NO_FIGURE_BYTES,
-    BoundPolicy,
     Calibration,
-    CalibrationKey,
     Measurement,
     PieceShape,
     bound_bytes,
 )
-from vram_supervisor.supervisor.planning.retention import retained
 from vram_supervisor.supervisor.units import GiB, MiB
-
-POLICY = BoundPolicy(margin_first=0.03, margin_many=0.01, small_bytes=8 * MiB, generic_ratio=2.5)
-"""Round figures that stay when the shipped ones are tuned."""
-PLAIN = replace(POLICY, small_bytes=0)
-"""Without the constant, so that the rows show ratios."""
-
-
-def image(edge, base_bytes, ratio, **more):
-    return Measurement(1, None, edge, edge, base_bytes, int(base_bytes * ratio), **more)
-
-
-def video(frames, height, width, base_bytes, ratio, **more):
-    return Measurement(1, frames, height, width, base_bytes, int(base_bytes * ratio), **more)
-
 
 NAN_BASE = replace(image(64, GiB, 1.2), base_bytes=math.nan)
 NAN_MEASURED = replace(image(64, GiB, 1.2), measured_bytes=math.nan)
@@ -194,8 +176,6 @@ def test_a_shape_that_was_not_measured(measurements, prior, source, factor):
     assert found.bytes >= base_bytes * found.ratio
 
 
-WIDE = PieceShape(1, 9, 60, 104)
-
 SAME = [
     (
         "the very shape: its largest figure and a small margin",
@@ -281,25 +261,6 @@ def test_a_shape_that_is_known(measurements, shape, factor):
     assert found.bytes == pytest.approx(GiB * factor, rel=1e-6)
 
 
-@pytest.mark.parametrize("prior", [None, 1.1])
-@pytest.mark.parametrize("ratio", [0.3, 1.0, 1.7, 19.0])
-@pytest.mark.parametrize("base_bytes", [1, 3 * MiB, 7 * GiB, 1 << 50])
-def test_a_failed_allocation_is_always_exceeded(base_bytes, ratio, prior):
-    """At its own shape and at every larger one, however little is added."""
-    failed = video(9, 60, 104, base_bytes, ratio, failed=True)
-    for shape in (WIDE, WIDE._replace(frames=10), PieceShape(2, 20, 61, 200)):
-        found = bound_bytes(base_bytes, [failed], prior, shape=shape, policy=PLAIN)
-        assert found.bytes > failed.measured_bytes
-
-
-def test_a_cold_key_knows_a_failed_shape():
-    failed = image(64, GiB // 100, 9.0, failed=True)
-    shape = PieceShape(1, None, 80, 80)
-    found = bound_bytes(GiB // 100, [failed], 1.5, shape=shape, policy=PLAIN)
-    assert found.bytes > failed.measured_bytes
-    assert found.source == "prior"
-
-
 @pytest.mark.parametrize("ratio", [1.05, 1.692, 3.0])
 @pytest.mark.parametrize("shape", [None, PieceShape(1, None, 64, 64)])
 def test_a_warm_bound_is_never_below_what_was_measured(ratio, shape):
@@ -339,26 +300,6 @@ def test_small_decodes_get_a_constant_more():
         assert with_it - bound_bytes(MiB, known, prior, policy=PLAIN).bytes == 8 * MiB
 
 
-@pytest.mark.parametrize("base_bytes", [0, -5, math.nan, math.inf, 10**400])
-def test_a_dry_run_without_a_figure_fits_nowhere(base_bytes):
-    found = bound_bytes(
-        base_bytes, [image(64, GiB, 1.2)], 1.3, shape=PieceShape(1, None, 65, 64), policy=POLICY
-    )
-    assert found.bytes == NO_FIGURE_BYTES
-    assert "no usable figure" in found.reason
-
-
-def test_a_dry_run_without_a_figure_for_a_measured_shape():
-    known = [image(64, GiB, 1.2), image(64, GiB, 1.3)]
-    found = bound_bytes(0, known, 1.3, shape=PieceShape(1, None, 64, 64), policy=PLAIN)
-    assert found.source == "measured"
-    assert found.bytes == pytest.approx(1.3 * 1.03 * GiB, rel=1e-6)
-
-
-def test_an_absurd_base_stays_a_number():
-    assert bound_bytes(NO_FIGURE_BYTES - 1, [], 20.0, policy=POLICY).bytes == NO_FIGURE_BYTES
-
-
 REASONS = [
     ("cold", [], 1.3, None, "1.3 x the dry run, the family's prior"),
     ("unknown", [], None, None, "2.5 x the dry run, the ratio for unknown families"),
@@ -394,88 +335,3 @@ def test_many_questions_give_what_one_does():
             assert prepared.bound(base_bytes, shape) == bound_bytes(
                 base_bytes, known, 1.3, shape=shape, policy=POLICY
             )
-
-
-KEY = CalibrationKey(
-    "NVIDIA X", "570.1", "2.9", "91002", "native", "a1", "bf16", "pytorch", autotune=False
-)
-
-
-def test_a_key_has_one_text():
-    assert KEY.text == replace(KEY).text
-    assert json.loads(KEY.text) == {
-        "allocator": "native",
-        "attention": "pytorch",
-        "autotune": False,
-        "cudnn": "91002",
-        "driver": "570.1",
-        "dtype": "bf16",
-        "gpu": "NVIDIA X",
-        "predictor": None,
-        "torch": "2.9",
-        "vae": "a1",
-    }
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"gpu": "Y"}, {"gpu": None}, {"autotune": True}, {"cudnn": "9"}, {"predictor": "2"}],
-    ids=str,
-)
-def test_keys_that_differ_have_different_texts(change):
-    assert replace(KEY, **change).text != KEY.text
-
-
-RETAINED = [
-    ("few are all kept", [("a", 1.1), ("a", 1.2)], 5, ["a1.1", "a1.2"]),
-    ("repeats go before shapes", [("a", 1.2), ("b", 1.1), ("b", 1.1), ("b", 1.1)], 2,
-     ["a1.2", "b1.1"]),
-    ("the largest of a shape stays", [("a", 1.3), ("b", 1.1), ("b", 1.2), ("b", 1.1)], 2,
-     ["a1.3", "b1.2"]),
-    ("the largest ratio stays even of the oldest shape",
-     [("a", 1.9), ("b", 1.1), ("c", 1.1), ("d", 1.1)], 2, ["a1.9", "d1.1"]),
-    ("older shapes go before newer ones", [("a", 1.1), ("b", 1.1), ("c", 1.2)], 2,
-     ["b1.1", "c1.2"]),
-    ("newer repeats stay", [("a", 1.2), ("a", 1.1), ("a", 1.0)], 2, ["a1.2", "a1.0"]),
-    ("the largest failed allocation stays", [("a", -2.0), ("b", -1.0), ("b", 1.1), ("c", 1.1)], 2,
-     ["a-2.0", "c1.1"]),
-    ("a wrong reading is not the largest", [("a", 99.0), ("b", 1.2), ("b", 1.1)], 1, ["b1.2"]),
-    ("none at all", [("a", 1.0)], 0, []),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("known", "limit", "kept"), [row[1:] for row in RETAINED], ids=[row[0] for row in RETAINED]
-)
-def test_what_is_kept(known, limit, kept):
-    """A negative ratio stands for a failed allocation."""
-    edges = {"a": 10, "b": 20, "c": 30, "d": 40}
-    names = {}
-    for time_s, (name, ratio) in enumerate(known):
-        each = image(edges[name], 1_000_000, abs(ratio), failed=ratio < 0, time_s=time_s + 1)
-        names[each] = f"{name}{ratio}"
-    assert [names[each] for each in retained(list(names), limit)] == kept
-
-
-def test_a_ratio_that_is_not_believed_elsewhere_holds_where_it_was_measured():
-    odd = image(64, MiB, 40)
-    same = bound_bytes(MiB, [odd], 1.1, shape=PieceShape(1, None, 64, 64), policy=PLAIN)
-    other = bound_bytes(2 * MiB, [odd], 1.1, shape=PieceShape(1, None, 96, 64), policy=PLAIN)
-    assert same.bytes >= 40 * MiB
-    assert other.bytes < 4 * MiB
-
-
-def test_a_failed_allocation_far_above_the_prediction_is_not_forgotten():
-    failed = image(64, MiB, 30, failed=True)
-    found = bound_bytes(MiB, [failed], 1.1, shape=PieceShape(1, None, 64, 64), policy=PLAIN)
-    assert found.bytes > 30 * MiB
-
-
-def test_a_failure_is_refuted_by_a_later_decode_that_took_less():
-    shape = PieceShape(1, None, 64, 64)
-    failed = image(64, GiB, 3, failed=True, time_s=1)
-    before, after = image(64, GiB, 1.1, time_s=0), image(64, GiB, 1.1, time_s=2)
-    poisoned = bound_bytes(GiB, [before, failed], 1.1, shape=shape, policy=PLAIN)
-    cleared = bound_bytes(GiB, [before, failed, after], 1.1, shape=shape, policy=PLAIN)
-    assert poisoned.bytes > 3 * GiB
-    assert cleared.bytes < 1.2 * GiB

@@ -45,7 +45,13 @@ def decoder(model: nn.Module) -> Program | None:
         stages = early if index < in_time else late
         stages.extend(_level(f"level {index}", level, latent))
     late.append(_pixels(network, latent))
-    return Program((Phase(tuple(early)), Phase(tuple(late), chunks_of_four)))
+    phases = (Phase(tuple(early)), Phase(tuple(late), chunks_of_four))
+    return Program(phases, frames=pixel_frames)
+
+
+def pixel_frames(latent_frames: int) -> int:
+    """Frames that come of so many of the latent; ComfyUI tells three too few of an even number."""
+    return 4 * latent_frames - 3 * (latent_frames % 2)
 
 
 def chunks_of_four(frames: int) -> Sequence[int]:

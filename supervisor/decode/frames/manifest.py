@@ -176,14 +176,14 @@ def read(path: Path) -> Contents | None:
     contents: Contents | None = None
     end_bytes = 0
     for line, record in _records(path.read_bytes()):
-        end_bytes += len(line)
         if contents is None:
             header = _header(record)
             if header is None:
                 return None
             contents = Contents(header)
-        else:
-            _apply(contents, record)
+        elif not _applied(contents, record):
+            break
+        end_bytes += len(line)
     if contents is not None:
         contents.end_bytes = end_bytes
     return contents
@@ -238,6 +238,15 @@ def _header(record: dict[str, Any]) -> Header | None:
         return None
     # The hash becomes part of paths.
     return header if HASH.fullmatch(str(header.job)) else None
+
+
+def _applied(contents: Contents, record: dict[str, Any]) -> bool:
+    """Whether it is a record of ours: with the first that is not, the readable part ends."""
+    try:
+        _apply(contents, record)
+    except (AttributeError, KeyError, TypeError):
+        return False
+    return True
 
 
 def _apply(contents: Contents, record: dict[str, Any]) -> None:

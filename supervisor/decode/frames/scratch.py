@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...errors import FrameTakenError
 from .manifest import Block
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Scratch:
 
     def _file(self) -> IO[bytes]:
         if self._open is None:
+            if self._path.is_symlink():
+                raise FrameTakenError(self._path, "a link, and no file of this node")
             mode = "r+b" if self._path.exists() else "w+b"
             self._open = self._disk.open(self._path, mode)
         return self._open

@@ -16,6 +16,7 @@ from vram_supervisor.supervisor.decode.engine import Engine
 from vram_supervisor.supervisor.decode.families import cogvideo
 from vram_supervisor.supervisor.decode.families.cogvideo import chunks_of_four, frames_of_latent
 from vram_supervisor.supervisor.decode.families.registry import decoder_of
+from vram_supervisor.supervisor.decode.parking import HostPages
 from vram_supervisor.supervisor.decode.proof import relative_error
 from vram_supervisor.supervisor.decode.running import Hooks
 
@@ -24,7 +25,8 @@ EXACT = 1e-5
 
 def run(program, source, edge, hooks=None, **sizes):
     sizer = Fixed(edge, source=source, **sizes)
-    return Engine(program, sizer, torch.device("cpu"), hooks).run(source)
+    pages = HostPages(1 << 12, locks=False)
+    return Engine(program, sizer, torch.device("cpu"), hooks, pages).run(source)
 
 
 def whole(model, latent):

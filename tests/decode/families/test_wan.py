@@ -61,7 +61,7 @@ def test_decodes_as_in_one_go(name, frames):
     family, model, _ = toy(name)
     latent = noise(1, model.LATENT_CHANNELS, frames, 7, 5)
 
-    made = run(with_halo(family.decoder(model), REACH), latent, 2)
+    made = run(with_halo(family.decoder(model), REACH), latent, 3)
 
     with torch.inference_mode():
         wanted = model.decode(latent)
