@@ -6,8 +6,9 @@
     python scripts/bench.py predict --comfyui PATH    predicted next to measured decodes (CUDA)
     python scripts/bench.py decode --comfyui PATH    decodes on emulated small cards (CUDA)
     python scripts/bench.py decode --merge FILES      its page from files measured before
+    python scripts/bench.py attention --comfyui PATH    SageAttention beside ComfyUI's (CUDA)
 
-Prints Markdown on stdout. ``predict`` and ``decode`` run in ComfyUI's Python (COMFYUI_PYTHON, or
+Prints Markdown on stdout. All that take ``--comfyui`` run in ComfyUI's Python (COMFYUI_PYTHON, or
 the one in its own environment); ``_bench_decode.py --help`` tells decode's many options. Standard
 library only up to the point where ``.venv`` is ready; ``--here`` skips the environment and uses
 the interpreter that runs this file.
@@ -25,7 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHES = {"monitor": "_bench_monitor.py", "figures": "_bench_figures.py"}
-IN_COMFYUI = {"predict": "_bench_predict.py", "decode": "_bench_decode.py"}
+IN_COMFYUI = {
+    "predict": "_bench_predict.py",
+    "decode": "_bench_decode.py",
+    "attention": "_bench_attention.py",
+}
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..attention.applying import apply_attention
 from ..host.model_hooks import bind
 from ..host.runtime import runtime
 from ..suggestion import tiling_suggestion
@@ -93,6 +94,7 @@ class HwSupporter(io.ComfyNode):
         node_id = current_node_id()
         for_job = hold_reserve(here, widgets, report)
         switches = resolve_switches(here, widgets, report)
+        model = apply_attention(model, widgets, here.machine(), report)
         bound = bind(model, here.scope, switches) if switches else model
         if bound is None:
             report.warnings.append("this model takes no callbacks: switches hold for the whole job")
@@ -107,16 +109,9 @@ class HwSupporter(io.ComfyNode):
 
 
 def not_yet_applied(widgets: dict[str, Any], report: Report) -> None:
-    """Attention and compile are part of the face; this version says that it leaves them."""
-    report.applied["sage_attention"] = None
+    """Compile is part of the face; this version says that it leaves it."""
     report.applied["torch_compile_mode"] = None
-    report.effective["sage_attention"] = "host's attention"
     report.effective["torch_compile_mode"] = "off"
-    if widgets["sage_attention"] != "disabled":
-        report.warnings.append(
-            f"sage_attention={widgets['sage_attention']} is not applied by this version: "
-            "the host's attention stays"
-        )
     if widgets["torch_compile_mode"] != "off":
         report.warnings.append(
             f"torch_compile_mode={widgets['torch_compile_mode']} is not applied by this version: "

@@ -12,21 +12,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-from ..decode.cache import CACHED_FRAMES, FeatureCache
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+Cache: TypeAlias = dict[int, Tensor]
+"""The last frames that each causal convolution was given, by ``id`` of it: what links one chunk
+of time to the next. Empty before the first one."""
 
 SPATIAL_SCALE: Final = 8
 TEMPORAL_SCALE: Final = 4
+CACHED_FRAMES: Final = 2
+"""A causal kernel of three frames looks back two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,17 @@ class CausalConv3d(nn.Conv3d):
             inputs, outputs, (CACHED_FRAMES + 1, space, space), padding=(0, edge, edge)
         )
 
-    def step(self, x: Tensor, cache: FeatureCache | None) -> Tensor:
+    def step(self, x: Tensor, cache: Cache | None) -> Tensor:
         """Convolve a chunk after what the cache remembers; None: from the very start."""
-        if cache is None:
-            return self(functional.pad(x, (0, 0, 0, 0, CACHED_FRAMES, 0)))
-        return self(cache.extend(self, x))
+        before = None if cache is None else cache.pop(id(self), None)
+        if before is None:
+            x = functional.pad(x, (0, 0, 0, 0, CACHED_FRAMES, 0))
+        else:
+            x = torch.cat((before, x), dim=2)
+            del before
+        if cache is not None:
+            cache[id(self)] = x[:, :, -CACHED_FRAMES:].clone()
+        return self(x)
 
 
 class RmsNorm(nn.Module):
@@ -85,7 +94,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = CausalConv3d(outputs, outputs)
         self.shortcut = nn.Conv3d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
-    def step(self, x: Tensor, cache: FeatureCache | None) -> Tensor:
+    def step(self, x: Tensor, cache: Cache | None) -> Tensor:
         """One chunk, same shape but for the channels."""
         y = self.conv1.step(functional.silu(self.norm1(x)), cache)
         y = self.conv2.step(functional.silu(self.norm2(y)), cache)
@@ -122,14 +131,14 @@ class Upsample(nn.Module):
         self.time = CausalConv3d(inputs, 2 * inputs, space=1) if doubles_time else None
         self.conv = nn.Conv3d(inputs, outputs, (1, 3, 3), padding=(0, 1, 1))
 
-    def step(self, x: Tensor, cache: FeatureCache | None, *, first: bool) -> Tensor:
+    def step(self, x: Tensor, cache: Cache | None, *, first: bool) -> Tensor:
         """One chunk; ``first`` if it starts with the clip's first frame."""
         if self.time is not None:
             x = self._double(self.time, x, cache, first=first)
         return self.conv(functional.interpolate(x, scale_factor=(1, 2, 2), mode="nearest"))
 
     def _double(
-        self, time: CausalConv3d, x: Tensor, cache: FeatureCache | None, *, first: bool
+        self, time: CausalConv3d, x: Tensor, cache: Cache | None, *, first: bool
     ) -> Tensor:
         doubled = time.step(x, cache).unflatten(1, (2, x.shape[1])).transpose(1, 2)
         # [B, C, 2, T, H, W] -> [B, C, 2T, H, W], the two halves of a frame side by side.
@@ -145,7 +154,7 @@ class UpStage(nn.Module):
         self.block = ResidualBlock(inputs, inputs)
         self.upsample = Upsample(inputs, outputs, doubles_time=doubles_time)
 
-    def step(self, x: Tensor, cache: FeatureCache | None, *, first: bool) -> Tensor:
+    def step(self, x: Tensor, cache: Cache | None, *, first: bool) -> Tensor:
         """One chunk; ``first`` if it starts with the clip's first frame."""
         return self.upsample.step(self.block.step(x, cache), cache, first=first)
 
@@ -156,8 +165,6 @@ class CausalVideoDecoder(nn.Module):
     def __init__(self, config: DecoderConfig | None = None) -> None:
         super().__init__()
         self.config = config or DecoderConfig()
-        self.spatial_scale = SPATIAL_SCALE
-        self.temporal_scale = TEMPORAL_SCALE
         low, *_, high = widths = self.config.channels
         self.conv_in = CausalConv3d(self.config.latent_channels, low)
         self.mid1 = ResidualBlock(low, low)
@@ -185,24 +192,28 @@ class CausalVideoDecoder(nn.Module):
         reach = 0.0
         for stage in range(len(self.stages)):
             reach += 2 / 2**stage + 1 / 2 ** (stage + 1)
-        return math.ceil(reach + 3 / self.spatial_scale)
+        return math.ceil(reach + 3 / SPATIAL_SCALE)
 
     @override
     def forward(self, latent: Tensor) -> Tensor:
         """Decode at once: ``[B, 16, T, H, W]`` to ``[B, 3, 1 + 4 * (T - 1), 8H, 8W]``."""
-        return self.up(self.mid(latent), None, first=True)
+        return self.up(self.mid(latent, None), None, first=True)
 
-    def mid(self, latent: Tensor) -> Tensor:
-        """Everything before the first upsampling, ``[B, 16, T, H, W]`` to ``[B, C, T, H, W]``."""
-        x = self.mid1.step(self.conv_in.step(latent, None), None)
-        return self.mid2.step(self.attention(x), None)
+    def mid(self, latent: Tensor, cache: Cache | None) -> Tensor:
+        """Everything before the first upsampling, for one chunk of time of all of space.
 
-    def up(self, features: Tensor, cache: FeatureCache | None, *, first: bool) -> Tensor:
+        ``[B, 16, T, H, W]`` to ``[B, C, T, H, W]``; ``cache`` as in ``up``.
+        """
+        x = self.mid1.step(self.conv_in.step(latent, cache), cache)
+        return self.mid2.step(self.attention(x), cache)
+
+    def up(self, features: Tensor, cache: Cache | None, *, first: bool) -> Tensor:
         """Features to frames, for one chunk of time of one tile.
 
         Args:
             features: ``[B, C, T, h, w]`` from ``mid``, cut in space and time.
-            cache: of this tile, carried from chunk to chunk; None when all of time is here.
+            cache: of this tile, carried from chunk to chunk and changed; None when all of time
+                is here.
             first: the chunk starts with the clip's first frame.
 
         Returns:
@@ -213,10 +224,6 @@ class CausalVideoDecoder(nn.Module):
             x = stage.step(x, cache, first=first)
         x = self.last.step(x, cache)
         return torch.tanh(self.conv_out.step(functional.silu(self.norm_out(x)), cache))
-
-    def open_cache(self) -> FeatureCache:
-        """A fresh memory of time, for one run over one tile."""
-        return FeatureCache()
 
     def _stages(self) -> Iterator[UpStage]:
         return (cast("UpStage", stage) for stage in self.stages)

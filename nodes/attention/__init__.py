@@ -1,0 +1,1 @@
+"""SageAttention as an override of the host's attention on one model."""
