@@ -76,6 +76,8 @@ class Tilewise:
             for made in pieces_of(self._stage.run(x, carry, place)):
                 self._output.write(frames, rect, owned_of(made, part, self._stage))
                 frames += frames_of(made)
+                # Not beside what is made next.
+                del made
             del x
             first += length
         self._output.commit(0, frames, rect)

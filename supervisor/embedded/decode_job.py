@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import threading
 import time
 import uuid
@@ -14,25 +15,34 @@ from typing import TYPE_CHECKING, Final
 import psutil
 import torch
 
-from ..decode.estimate import StreamedCost, plan_streamed
-from ..decode.executor import Outcome, TileProgress, Watch, decode
+from ..decode.engine import Engine
 from ..decode.memory import is_out_of_memory
-from ..decode.tiles import Tile, tiles_of
+from ..decode.running import Hooks
+from ..decode.sink import TensorSink
 from ..errors import (
     DecodeBusyError,
     DecodeFailedError,
     DecodeInterruptedError,
     NothingFitsError,
+    PartDoesNotFitError,
 )
-from ..planning.dry_run import TensorSpec
 from ..planning.recommend import free_for_us_bytes
-from ..planning.types import PlanRequest
 from ..telemetry.allocator import TorchCounter
-from .decoder import SPATIAL_SCALE, TEMPORAL_SCALE, CausalVideoDecoder, DecoderConfig
-from .job_state import DecodeRequest, JobSnapshot, TileState, tile_state
+from .decoder import CausalVideoDecoder, DecoderConfig
+from .job_state import (
+    BYTES_PER_VALUE,
+    CHANNELS,
+    DecodeRequest,
+    JobSnapshot,
+    TileState,
+    decoded_size,
+    pictures_bytes,
+)
 from .latent import random_latent
 from .measure import PeakMeter, memory_cap
 from .png import encode_png
+from .tile_map import MappedOutput, TileMap
+from .ways import Ways
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -40,7 +50,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..service import Supervisor
-    from ..types import JobStatus, Plan
+    from ..types import JobStatus
+    from .ways import Way
 
 __all__ = ["DecodeJobs", "DecodeRequest", "JobSnapshot", "TileState"]
 
@@ -48,10 +59,6 @@ _log = logging.getLogger(__name__)
 
 BUDGET_SHARE: Final = 0.9
 """Of free memory, where no budget is given."""
-WORKSPACE_RATIO: Final = {"cpu": 1.0, "cuda": 1.15}
-"""Measured over dry-run peak: 1.00 to 1.04 on an H200 in fp32, and room for fragmentation.
-On the CPU the measurement does not see kernel workspace."""
-BYTES_PER_VALUE: Final = 4
 CUDA_CHANNELS: Final = (96, 64, 48, 32)
 """Work enough for a GPU to show in the monitor."""
 
@@ -64,7 +71,6 @@ class _Job:
     request: DecodeRequest
     stop: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
-    tiles: dict[Tile, TileState] = field(default_factory=dict)
 
 
 class DecodeJobs:
@@ -159,33 +165,52 @@ class DecodeJobs:
 
     def _work(self, job: _Job) -> None:
         request = job.request
-        _check_host_memory(request, self.device)
+        spare_bytes = _spare_host_bytes(request, self.device)
         decoder = self._get_decoder()
         with full_precision() if request.compare else nullcontext():
-            self._work_in_nodes(job, decoder)
+            self._work_in_nodes(job, decoder, spare_bytes)
 
-    def _work_in_nodes(self, job: _Job, decoder: CausalVideoDecoder) -> None:
+    def _work_in_nodes(self, job: _Job, decoder: CausalVideoDecoder, spare_bytes: int) -> None:
         request = job.request
         with self._node("latent", "RandomLatent"):
             latent = random_latent(request.latent_shape(), request.seed).to(self.device)
         with self._node("decode", "StreamedTiledDecode"):
-            plan = self._plan(job, decoder, latent)
-            outcome = self._decode(job, decoder, latent, plan)
+            pixels = self._decode(job, decoder, latent, spare_bytes)
         if request.compare:
             with self._node("compare", "WholeDecode"):
-                error = _relative_error(decoder, latent, outcome.frames)
+                error = _relative_error(decoder, latent, pixels)
             self._change(relative_error=error)
 
-    def _plan(self, job: _Job, decoder: CausalVideoDecoder, latent: Tensor) -> Plan:
-        spec = TensorSpec(tuple(latent.shape), latent.dtype, self.device)
-        cost = StreamedCost(decoder, spec, WORKSPACE_RATIO.get(latent.device.type, 1.0))
-        whole = cost.whole_bytes()
-        budget = self._budget_bytes(job.request, whole)
-        self._change(budget_bytes=budget, whole_predicted_bytes=whole)
-        plan = plan_streamed(decoder, cost, budget, PlanRequest(overlap=0)).plan
-        self._change(plan=plan, predicted_peak_bytes=plan.predicted_peak_bytes)
-        self._lay_out(job, decoder, latent, plan)
-        return plan
+    def _decode(
+        self, job: _Job, decoder: CausalVideoDecoder, latent: Tensor, spare_bytes: int
+    ) -> Tensor:
+        """Pixels ``[F, H, W, 3]`` in [-1, 1], in host memory.
+
+        Raises:
+            DecodeFailedError: out of memory whatever was tried.
+        """
+        shape = job.request.latent_shape()
+        ways = Ways(decoder, shape, self.device, spare_bytes)
+        budget = self._budget_bytes(job.request, ways.whole_bytes)
+        frames, height, width = decoded_size(shape)
+        self._change(
+            budget_bytes=budget,
+            whole_predicted_bytes=ways.whole_bytes,
+            frames=frames,
+            height=height,
+            width=width,
+        )
+        for way in ways.within(budget):
+            self._change(plan=way.plan, predicted_peak_bytes=way.plan.predicted_peak_bytes)
+            with memory_cap(self.device, budget), PeakMeter(self.device, self._counter) as meter:
+                pixels = self._follow(job, way, latent)
+            if pixels is None:
+                continue
+            with self._lock:
+                self._preview = pixels[frames // 2].permute(2, 0, 1).clone()
+            self._change(measured_peak_bytes=meter.peak_bytes, measured_exact=meter.exact)
+            return pixels
+        raise DecodeFailedError(self.latest().ladder, None)
 
     def _budget_bytes(self, request: DecodeRequest, whole_bytes: int) -> int:
         if request.budget_bytes is not None:
@@ -194,58 +219,37 @@ class DecodeJobs:
             return int(whole_bytes * request.budget_share)
         sample = self._supervisor.latest().get(self.device)
         free = free_for_us_bytes(None if sample is None else sample.reading)
-        # With free memory unknown, try whole: the executor goes smaller where it must.
+        # With free memory unknown, try whole: the engine goes smaller where it must.
         return whole_bytes if free is None else int(free * BUDGET_SHARE)
 
-    def _decode(
-        self, job: _Job, decoder: CausalVideoDecoder, latent: Tensor, plan: Plan
-    ) -> Outcome:
-        watch = Watch(
-            progress=lambda progress: self._progress(job, progress, latent.shape[2]),
-            check=lambda: _check(job),
-        )
-        budget = self.latest().budget_bytes
-        with memory_cap(self.device, budget), PeakMeter(self.device, self._counter) as meter:
-            outcome = decode(decoder, latent, plan, watch)
-        middle = outcome.frames[0, :, outcome.frames.shape[2] // 2].clone()
-        with self._lock:
-            self._preview = middle
-        self._change(
-            measured_peak_bytes=meter.peak_bytes,
-            measured_exact=meter.exact,
-            frames=outcome.frames.shape[2],
-            ladder=tuple(outcome.tried),
-        )
-        return outcome
+    def _follow(self, job: _Job, way: Way, latent: Tensor) -> Tensor | None:
+        """What ``_decode`` wants, in one way; None when it ran out of memory for good."""
+        frames, height, width = decoded_size(job.request.latent_shape())
+        sink = TensorSink()
+        sink.begin(frames, height, width, CHANNELS)
+        tile_map = TileMap(way.tiles, frames, lambda tiles: self._change(tiles=tiles))
+        output = MappedOutput(sink, frames, tile_map)
+        hooks = Hooks(check=lambda: self._check(job), ran_out=self._ran_out)
+        try:
+            Engine(way.program, way, latent.device, hooks).run(latent, output)
+        except PartDoesNotFitError as problem:
+            _log.warning("Decoding %s: %s", way.plan.kind, problem)
+            return None
+        output.flush()
+        output.check_complete()
+        return sink.pixels
+
+    def _check(self, job: _Job) -> None:
+        if job.stop.is_set():
+            raise DecodeInterruptedError(sum(tile.done for tile in self.latest().tiles))
+
+    def _ran_out(self, part: str) -> None:
+        self._change(ladder=(*self.latest().ladder, f"{part}: out of memory"))
 
     def _get_decoder(self) -> CausalVideoDecoder:
         if self._decoder is None:
             self._decoder = CausalVideoDecoder(self._config).to(self.device)
         return self._decoder
-
-    def _lay_out(self, job: _Job, decoder: CausalVideoDecoder, latent: Tensor, plan: Plan) -> None:
-        """Show the tiles to come."""
-        frames, height, width = latent.shape[2:]
-        decoded = 1 + (frames - 1) * decoder.temporal_scale
-        for tile in tiles_of(plan, height, width, decoder.spatial_scale):
-            job.tiles[tile] = tile_state(tile, decoded, decoder.spatial_scale)
-        scale = decoder.spatial_scale
-        size = {"width": width * scale, "height": height * scale, "frames": decoded}
-        self._change(tiles=tuple(job.tiles.values()), **size)
-
-    def _progress(self, job: _Job, progress: TileProgress, frames: int) -> None:
-        before = job.tiles[progress.tile]
-        if progress.replaced_by:
-            del job.tiles[progress.tile]
-            scale = SPATIAL_SCALE
-            for part in progress.replaced_by:
-                job.tiles[part] = tile_state(part, before.t1, scale)
-        else:
-            share = progress.frames_done / frames
-            job.tiles[progress.tile] = replace(
-                before, share_done=round(share, 4), done=progress.committed
-            )
-        self._change(tiles=tuple(job.tiles.values()))
 
     @contextmanager
     def _node(self, node_id: str, node_type: str) -> Generator[None]:
@@ -272,11 +276,6 @@ def full_precision() -> Generator[None]:
         yield
 
 
-def _check(job: _Job) -> None:
-    if job.stop.is_set():
-        raise DecodeInterruptedError(sum(tile.done for tile in job.tiles.values()))
-
-
 def named_device(name: str | None) -> str | None:
     """A torch device as telemetry names it: ``"cuda"`` is the first one, ``"cpu:0"`` the CPU.
 
@@ -295,26 +294,24 @@ def _torch_device(primary: str) -> str:
     return primary if primary.startswith("cuda:") and torch.cuda.is_available() else "cpu"
 
 
-def _check_host_memory(request: DecodeRequest, device: str) -> None:
-    """Refuse what system memory cannot hold, before the system kills the process for it.
+def _spare_host_bytes(request: DecodeRequest, device: str) -> int:
+    """What system memory has left beside a job; what it cannot hold is refused, before the
+    system kills the process for it.
 
     Raises:
         NothingFitsError: frames and latent are larger than the memory available.
     """
-    batch, channels, frames, height, width = request.latent_shape()
-    latent = batch * channels * frames * height * width
-    scale = SPATIAL_SCALE
-    decoded = 1 + (frames - 1) * TEMPORAL_SCALE
-    output = batch * 3 * decoded * height * width * scale**2
+    shape = request.latent_shape()
     copies = 2 if request.compare and device == "cpu" else 1
-    need = (3 * latent + copies * output) * BYTES_PER_VALUE
+    need = 3 * math.prod(shape) * BYTES_PER_VALUE + copies * pictures_bytes(shape)
     available: int = psutil.virtual_memory().available
     if need > available:
         raise NothingFitsError(available, need)
+    return available - need
 
 
-def _relative_error(decoder: CausalVideoDecoder, latent: Tensor, frames: Tensor) -> float:
-    """Relative L2 distance of ``frames`` from the whole decode, which ignores every budget.
+def _relative_error(decoder: CausalVideoDecoder, latent: Tensor, pixels: Tensor) -> float:
+    """Relative L2 distance of ``pixels`` from the whole decode, which ignores every budget.
 
     Where the device cannot hold the whole decode, the CPU does it.
     """
@@ -323,7 +320,8 @@ def _relative_error(decoder: CausalVideoDecoder, latent: Tensor, frames: Tensor)
         whole = _whole_on("cpu", copy.deepcopy(decoder).cpu(), latent.cpu())
     if whole is None:
         raise DecodeFailedError(("whole decode for comparison: out of memory",), None)
-    return float((frames - whole).norm() / whole.norm())
+    whole = whole[0].permute(1, 2, 3, 0)
+    return float((pixels - whole).norm() / whole.norm())
 
 
 def _whole_on(device: str, decoder: CausalVideoDecoder, latent: Tensor) -> Tensor | None:

@@ -137,9 +137,7 @@ class Upsample(nn.Module):
             x = self._double(self.time, x, cache, first=first)
         return self.conv(functional.interpolate(x, scale_factor=(1, 2, 2), mode="nearest"))
 
-    def _double(
-        self, time: CausalConv3d, x: Tensor, cache: Cache | None, *, first: bool
-    ) -> Tensor:
+    def _double(self, time: CausalConv3d, x: Tensor, cache: Cache | None, *, first: bool) -> Tensor:
         doubled = time.step(x, cache).unflatten(1, (2, x.shape[1])).transpose(1, 2)
         # [B, C, 2, T, H, W] -> [B, C, 2T, H, W], the two halves of a frame side by side.
         doubled = doubled.transpose(2, 3).flatten(2, 3)

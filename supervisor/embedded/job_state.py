@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from .decoder import SPATIAL_SCALE, TEMPORAL_SCALE, DecoderConfig
 
 if TYPE_CHECKING:
-    from ..decode.tiles import Tile
     from ..types import Plan
+
+CHANNELS: Final = 3
+BYTES_PER_VALUE: Final = 4
+
+Shape: TypeAlias = tuple[int, int, int, int, int]
+"""Of a latent, ``[1, C, T, H, W]``."""
+
+
+def decoded_size(shape: Shape) -> tuple[int, int, int]:
+    """Frames, rows and columns of pixels that a latent becomes."""
+    _, _, frames, height, width = shape
+    return 1 + (frames - 1) * TEMPORAL_SCALE, height * SPATIAL_SCALE, width * SPATIAL_SCALE
+
+
+def pictures_bytes(shape: Shape) -> int:
+    """What those take."""
+    return math.prod(decoded_size(shape)) * CHANNELS * BYTES_PER_VALUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +51,7 @@ class DecodeRequest:
     compare: bool = False
     seed: int = 0
 
-    def latent_shape(self) -> tuple[int, int, int, int, int]:
+    def latent_shape(self) -> Shape:
         """The latent that decodes to at least this size."""
         scale = SPATIAL_SCALE
         frames = 1 + math.ceil((self.frames - 1) / TEMPORAL_SCALE)
@@ -85,9 +101,3 @@ class JobSnapshot:
         total = sum(tile.w * tile.h for tile in self.tiles)
         done = sum(tile.w * tile.h * tile.share_done for tile in self.tiles)
         return done / total if total else 0.0
-
-
-def tile_state(tile: Tile, frames: int, scale: int) -> TileState:
-    """A tile nothing of which is decoded yet."""
-    owned = tile.owned.scaled(scale)
-    return TileState(owned.left, owned.top, owned.width, owned.height, 0, frames)

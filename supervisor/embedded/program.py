@@ -30,11 +30,10 @@ def streamed(decoder: CausalVideoDecoder) -> Program:
     """The latent's resolution whole, then the way up tile by tile, both frame by frame."""
 
     def mid(x: Tensor, carry: Carry, place: Place) -> Tensor:
-        del place
-        return decoder.mid(x, _cache_of(carry))
+        return decoder.mid(x, _cache_of(carry, place))
 
     def up(x: Tensor, carry: Carry, place: Place) -> Tensor:
-        return decoder.up(x, _cache_of(carry), first=place.is_first)
+        return decoder.up(x, _cache_of(carry, place), first=place.is_first)
 
     # Attention, in the middle, sees whole frames.
     latents = Stage("latent blocks", mid, whole=True)
@@ -47,7 +46,8 @@ def one_by_one(frames: int) -> tuple[int, ...]:
     return (1,) * frames
 
 
-def _cache_of(carry: Carry) -> Cache:
-    if carry.state is None:
+def _cache_of(carry: Carry, place: Place) -> Cache | None:
+    """None for a single frame: nothing comes that would look back."""
+    if carry.state is None and place.total_frames > 1:
         carry.state = {}
     return carry.state

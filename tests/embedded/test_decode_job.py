@@ -1,3 +1,4 @@
+import itertools
 import json
 import threading
 
@@ -7,6 +8,7 @@ torch = pytest.importorskip("torch")
 from support.instruments import CPU, FakeCounter, ScriptedProbe  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensor  # noqa: E402
 
+from vram_supervisor.supervisor.decode.running import RETRIES  # noqa: E402
 from vram_supervisor.supervisor.embedded import decode_job  # noqa: E402
 from vram_supervisor.supervisor.embedded.decode_job import DecodeJobs, DecodeRequest, named_device  # noqa: E402
 from vram_supervisor.supervisor.embedded.decoder import DecoderConfig  # noqa: E402
@@ -62,8 +64,9 @@ def test_a_job_under_a_budget_is_streamed_and_keeps_to_it(jobs):
     got = finish(jobs, DecodeRequest(272, 128, 13, budget_share=0.4, compare=True))
     assert (got["state"], got["error"], got["frames"]) == ("done", None, 13)
     assert got["plan"]["kind"] == "streamed"
-    assert got["measured_peak_bytes"] == pytest.approx(got["predicted_peak_bytes"], rel=0.001)
-    assert got["measured_peak_bytes"] <= got["budget_bytes"] < got["whole_predicted_bytes"]
+    predicted = got["predicted_peak_bytes"]
+    assert 0.98 * predicted <= got["measured_peak_bytes"] <= predicted
+    assert predicted <= got["budget_bytes"] < got["whole_predicted_bytes"]
     assert got["relative_error"] <= 1e-5
     assert got["progress"] == 1.0
     assert all(tile["done"] for tile in got["tiles"])
@@ -125,24 +128,19 @@ def test_after_an_error_the_next_job_runs(jobs):
 
 
 class Gate:
-    """Holds a decode at its first chunk until the test lets it go on."""
+    """Holds a decode before one of its parts until the test lets it go on."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, part=1):
         self.reached, self.open = threading.Event(), threading.Event()
-        real = decode_job.decode
+        real, seen = DecodeJobs._check, itertools.count(1)
 
-        def held(decoder, latent, plan, watch):
-            check = watch.check
-
-            def wait_then_check():
+        def wait_then_check(jobs, job):
+            if next(seen) >= part:
                 self.reached.set()
                 assert self.open.wait(PATIENCE_S)
-                check()
+            real(jobs, job)
 
-            watch.check = wait_then_check
-            return real(decoder, latent, plan, watch)
-
-        monkeypatch.setattr(decode_job, "decode", held)
+        monkeypatch.setattr(DecodeJobs, "_check", wait_then_check)
 
 
 def test_one_job_at_a_time(jobs, monkeypatch):
@@ -181,22 +179,85 @@ def test_a_cancelled_job_is_interrupted(jobs, supervisor, monkeypatch):
     assert "interrupted" in jobs.snapshot()["error"]
 
 
-def test_running_out_of_memory_splits_the_tile_on_the_map(jobs, monkeypatch):
-    real, failed = decode_job.CausalVideoDecoder.up, []
+def test_a_job_cancelled_within_a_tile_leaves_it_unfinished(jobs, monkeypatch):
+    # Four chunks at the latent's resolution, the tile itself, and its first two chunks.
+    gate = Gate(monkeypatch, part=4 + 1 + 3)
+    jobs.start(DecodeRequest(272, 128, 13, budget_share=0.4))
+    assert gate.reached.wait(PATIENCE_S)
+    (begun, *rest) = jobs.snapshot()["tiles"]
+    jobs.cancel()
+    gate.open.set()
+    assert jobs.wait(PATIENCE_S)
+    assert (begun["share_done"], begun["done"]) == (pytest.approx(5 / 13, abs=1e-4), False)
+    assert not any(tile["share_done"] for tile in rest)
+    assert "after 0 finished" in jobs.snapshot()["error"]
+    assert jobs.preview_png() is None
 
-    def up(self, features, cache, *, first):
-        if cache is not None and not isinstance(features, FakeTensor) and not failed:
+
+def run_out(monkeypatch, method, times):
+    """Let a part of the decoder run out of memory so many times, not in the dry run."""
+    real, failed = getattr(decode_job.CausalVideoDecoder, method), []
+
+    def failing(self, x, *rest, **how):
+        if not isinstance(x, FakeTensor) and len(failed) < times:
             failed.append(True)
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return real(self, features, cache, first=first)
+        return real(self, x, *rest, **how)
 
-    monkeypatch.setattr(decode_job.CausalVideoDecoder, "up", up)
-    got = finish(jobs, DecodeRequest(272, 128, 13, budget_share=0.4, compare=True))
+    monkeypatch.setattr(decode_job.CausalVideoDecoder, method, failing)
+
+
+BUDGETED = DecodeRequest(272, 128, 13, budget_share=0.4, compare=True)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "method", "times", "more_tiles"),
+    [
+        ("what fails once is tried again", "up", 1, 0),
+        ("a tile that fails for good is split on the map", "up", 1 + RETRIES, 1),
+        ("as often as it must", "up", 3 * (1 + RETRIES), 3),
+        ("the part before all tiles is tried again", "mid", RETRIES, 0),
+    ],
+)
+def test_running_out_of_memory_loses_nothing(
+    jobs, monkeypatch, sentence, method, times, more_tiles
+):
+    run_out(monkeypatch, method, times)
+    got = finish(jobs, BUDGETED)
     assert got["error"] is None
-    assert len(got["ladder"]) == 1
-    assert len(got["tiles"]) == got["plan"]["tiles"] + 1
+    assert len(got["ladder"]) == times
+    assert len(got["tiles"]) == got["plan"]["tiles"] + more_tiles
+    assert sum(tile["w"] * tile["h"] for tile in got["tiles"]) == 272 * 128
     assert got["progress"] == 1.0
+    assert all(tile["done"] for tile in got["tiles"])
     assert got["relative_error"] <= 1e-5
+
+
+def test_a_whole_decode_that_runs_out_is_streamed(jobs, monkeypatch):
+    run_out(monkeypatch, "forward", 1 + RETRIES)
+    got = finish(jobs, DecodeRequest(96, 64, 13, compare=True))
+    assert (got["error"], got["plan"]["kind"]) == (None, "streamed")
+    assert [line.split(",")[0] for line in got["ladder"]] == ["whole"] * (1 + RETRIES)
+    assert got["progress"] == 1.0
+    assert got["measured_peak_bytes"] <= got["predicted_peak_bytes"]
+    assert got["relative_error"] <= 1e-5
+
+
+def test_a_clip_too_small_for_parts_that_need_less_is_not_tried_in_parts(jobs, monkeypatch):
+    run_out(monkeypatch, "forward", 10_000)
+    got = finish(jobs, DecodeRequest(64, 64, 5))
+    assert "DecodeFailedError" in got["error"]
+    assert got["ladder"] == ("whole, 8x8 at (0, 0): out of memory",) * (1 + RETRIES)
+
+
+def test_when_nothing_fits_every_attempt_is_named(jobs, monkeypatch):
+    run_out(monkeypatch, "up", 10_000)
+    got = finish(jobs, DecodeRequest(96, 64, 13))
+    assert "DecodeFailedError" in got["error"]
+    assert got["ladder"][0] == "whole, 12x8 at (0, 0): out of memory"
+    assert got["ladder"][-1] == "up path, 1x1 at (0, 0): out of memory"
+    assert all(line in got["error"] for line in got["ladder"])
+    assert jobs.preview_png() is None
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from vram_supervisor.supervisor.decode.cache import FeatureCache  # noqa: E402
 from vram_supervisor.supervisor.embedded.decoder import (  # noqa: E402
     CausalVideoDecoder,
     DecoderConfig,
@@ -34,7 +33,7 @@ def make_latent(frames=4, height=9, width=14, batch=1):
 
 
 def stream(decoder, features, chunk=1):
-    cache = decoder.open_cache()
+    cache = {}
     starts = range(0, features.shape[2], chunk)
     return torch.cat(
         [decoder.up(features[:, :, i : i + chunk], cache, first=i == 0) for i in starts], dim=2
@@ -67,7 +66,7 @@ def test_a_seed_fixes_the_weights(decoder):
 @pytest.mark.parametrize("chunk", [1, 2, 3])
 def test_streaming_through_the_cache_equals_the_whole(decoder, chunk):
     latent = make_latent(frames=5)
-    got = stream(decoder, decoder.mid(latent), chunk)
+    got = stream(decoder, decoder.mid(latent, None), chunk)
     assert relative_error(got, decoder(latent)) <= ROUNDING
 
 
@@ -81,7 +80,7 @@ def test_a_later_frame_never_reaches_an_earlier_one(decoder):
 
 
 def test_earlier_frames_reach_later_ones_through_the_cache(decoder):
-    features = decoder.mid(make_latent(frames=4))
+    features = decoder.mid(make_latent(frames=4), None)
     alone = decoder.up(features[:, :, 3:], None, first=False)
     assert relative_error(stream(decoder, features)[:, :, 9:], alone) > 0.01
 
@@ -96,14 +95,14 @@ def tile_columns(decoder, features, left, right, halo):
 def test_a_tile_with_its_halo_equals_the_whole(decoder):
     latent = make_latent(width=24)
     whole = decoder(latent)[..., 8 * 9 : 8 * 14]
-    got = tile_columns(decoder, decoder.mid(latent), 9, 14, decoder.halo)
+    got = tile_columns(decoder, decoder.mid(latent, None), 9, 14, decoder.halo)
     assert relative_error(got, whole) <= ROUNDING
 
 
 def test_the_halo_is_no_larger_than_it_must_be(decoder):
     latent = make_latent(width=24)
     whole = decoder(latent)[..., 8 * 9 : 8 * 14]
-    got = tile_columns(decoder, decoder.mid(latent), 9, 14, decoder.halo - 1)
+    got = tile_columns(decoder, decoder.mid(latent, None), 9, 14, decoder.halo - 1)
     assert relative_error(got, whole) > 10 * ROUNDING
 
 
@@ -124,12 +123,11 @@ def test_the_norm_makes_unit_root_mean_square():
 
 
 def test_a_cache_holds_two_frames_of_each_layer(decoder):
-    cache = FeatureCache()
-    layer = decoder.conv_in
-    first = torch.ones(1, 2, 1, 3, 3)
-    assert cache.extend(layer, first)[0, 0, :, 0, 0].tolist() == [0, 0, 1]
-    assert cache.extend(layer, 2 * first)[0, 0, :, 0, 0].tolist() == [0, 1, 2]
-    assert cache.extend(layer, 3 * first)[0, 0, :, 0, 0].tolist() == [1, 2, 3]
+    cache, layer = {}, decoder.conv_in
+    held = [[0, 1], [1, 2], [2, 3]]
+    for frame, expected in enumerate(held, start=1):
+        layer.step(frame * torch.ones(1, 16, 1, 3, 3), cache)
+        assert cache[id(layer)][0, 0, :, 0, 0].tolist() == expected
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 4, 9, 14), (2, 16, 1, 16, 16), (1, 16, 6, 5, 20)])
