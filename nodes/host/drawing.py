@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class Drawn:
-    """Remembers with which generators each item began.
+    """Has each item of a batch draw the same in every attempt, whichever items it begins with.
+
+    The first item draws as it would without this; the others from seeds of their own, for what
+    finished items drew is not drawn again.
 
     Args:
         device: where the decoder draws.
@@ -25,25 +28,32 @@ class Drawn:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._states: dict[int, list[torch.Tensor]] = {}
+        self._start: list[torch.Tensor] | None = None
 
     @contextmanager
     def again(self, item: int) -> Generator[None]:
-        """Draw as in the first attempt at this item."""
-        if item in self._states:
-            for generator, state in zip(_generators(self._device), self._states[item], strict=True):
-                generator.set_state(state)
-        else:
-            generators = _generators(self._device)
-            self._states[item] = [generator.get_state() for generator in generators]
-        yield
+        """While one item is decoded."""
+        generators = _generators(self._device)
+        now = [generator.get_state() for generator in generators]
+        if self._start is None:
+            self._start = now
+        if item == 0:
+            _set(generators, self._start)
+            yield
+            return
+        try:
+            for generator, state in zip(generators, self._start, strict=True):
+                generator.manual_seed(_seed(bytes(state.cpu().tolist()) + str(item).encode()))
+            yield
+        finally:
+            _set(generators, now)
 
 
 @contextmanager
 def drawn_from(identity: str, device: torch.device) -> Generator[None]:
     """Draw what belongs to a job, in whichever process; the caller's generators stay as they
     are."""
-    seed = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big") >> 1
+    seed = _seed(identity.encode())
     generators = _generators(device)
     before = [generator.get_state() for generator in generators]
     try:
@@ -51,8 +61,16 @@ def drawn_from(identity: str, device: torch.device) -> Generator[None]:
             generator.manual_seed(seed)
         yield
     finally:
-        for generator, state in zip(generators, before, strict=True):
-            generator.set_state(state)
+        _set(generators, before)
+
+
+def _seed(content: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
+
+
+def _set(generators: list[Any], states: list[torch.Tensor]) -> None:
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)
 
 
 def _generators(device: torch.device) -> list[Any]:

@@ -74,6 +74,40 @@ def test_parts_make_up_a_whole(sink):
     assert sink.has(0, 3, EVERYTHING)
 
 
+@pytest.mark.parametrize(
+    ("sentence", "commits", "first", "frames", "there"),
+    [
+        ("chunks one after the other", [(0, 1, EVERYTHING), (1, 2, EVERYTHING)], 0, 3, True),
+        ("chunks with a gap between them", [(0, 1, EVERYTHING), (2, 1, EVERYTHING)], 0, 3, False),
+        ("chunks that end too early", [(0, 1, EVERYTHING), (1, 1, EVERYTHING)], 0, 3, False),
+        ("a few frames of a longer stretch", [(0, 3, EVERYTHING)], 1, 1, True),
+        ("frames across two stretches", [(0, 2, EVERYTHING), (2, 1, EVERYTHING)], 1, 2, True),
+        ("stretches that overlap", [(0, 2, EVERYTHING), (1, 2, EVERYTHING)], 0, 3, True),
+        ("tiles of different stretches that meet in each frame",
+         [(0, 3, LEFT), (0, 1, RIGHT), (1, 2, RIGHT)], 0, 3, True),
+        ("tiles of different stretches that miss one frame",
+         [(0, 3, LEFT), (0, 1, RIGHT), (2, 1, RIGHT)], 0, 3, False),
+        ("tiles that make up a whole in no frame", [(0, 1, LEFT), (1, 2, RIGHT)], 0, 3, False),
+        ("the same, asked of a single frame", [(0, 1, LEFT), (1, 2, RIGHT)], 1, 1, False),
+    ],
+)  # fmt: skip
+def test_parts_of_different_stretches_of_frames_make_up_a_whole(
+    sink, sentence, commits, first, frames, there
+):
+    for commit in commits:
+        sink.commit(*commit)
+    assert sink.has(first, frames, EVERYTHING) is there, sentence
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_it_collects_in_the_type_that_was_asked_for(dtype):
+    sink, pixels = TensorSink(dtype), noise(3, 4, 5, 3)
+    sink.begin(3, 4, 5, 3)
+    sink.write(0, EVERYTHING, pixels)
+    assert sink.pixels.dtype == dtype
+    assert torch.equal(sink.pixels, pixels.to(dtype))
+
+
 def test_beginning_again_keeps_what_is_there(sink):
     sink.write(0, LEFT, torch.ones(3, 4, 2, 3))
     sink.commit(0, 3, LEFT)

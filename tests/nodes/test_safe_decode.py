@@ -8,7 +8,12 @@ import pytest
 from vram_supervisor.nodes import decoding
 from vram_supervisor.nodes.ladder import LadderExhausted
 from vram_supervisor.nodes.safe_decode import protected_decode
-from vram_supervisor.supervisor.errors import DecodeFailedError, LatentNotDecodableError
+from vram_supervisor.supervisor.errors import (
+    DecodedOtherwiseError,
+    DecodeFailedError,
+    LatentNotDecodableError,
+    PartDoesNotFitError,
+)
 from vram_supervisor.supervisor.planning.types import PlanRequest
 
 
@@ -84,6 +89,36 @@ def test_a_mistake_of_ours_costs_nothing_but_time(tmp_path, caplog, began):
     assert not kept.exists(), "the decode worked after all"
     assert "core decodes as ever" in caplog.text
     assert "TypeError: ours" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("sentence", "cause"),
+    [
+        ("memory that ran out where no smaller plan is tried", MemoryError("host memory")),
+        ("pictures of another size than was said", DecodedOtherwiseError("9 frames", "12")),
+        ("a part that did not fit, outside the ladder", PartDoesNotFitError("a part")),
+        ("an error of the driver", RuntimeError("CUDA error: an illegal memory access")),
+        ("a failure whose reason nobody knows", None),
+    ],
+)
+@pytest.mark.parametrize("began", [False, True])
+def test_whatever_fails_core_decodes_as_ever(tmp_path, sentence, cause, began):
+    kept, core = tmp_path / "kept.latent", Core()
+    kept.touch()
+    assert protected(core, failure(kept, began=began, cause=cause)) == "core's", sentence
+    assert core.calls == 1
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("cause", [LadderExhausted(), LatentNotDecodableError("0 x 4", "no items")])
+@pytest.mark.parametrize("began", [False, True])
+def test_what_core_cannot_do_better_keeps_the_latent(tmp_path, cause, began):
+    kept, core = tmp_path / "kept.latent", Core()
+    kept.touch()
+    with pytest.raises(DecodeFailedError, match=r"kept\.latent"):
+        protected(core, failure(kept, began=began, cause=cause))
+    assert core.calls == 0
+    assert kept.exists()
 
 
 def test_the_kept_latent_stays_where_core_fails_too(tmp_path, caplog):

@@ -240,6 +240,67 @@ def decode_some(sink, frames):
     sink.commit(0, frames, Rect(0, 4, 0, 4))
 
 
+# What fails before there is a job.
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Keeps a latent, and says how often it did."""
+
+    def keep():
+        keep.calls += 1
+        return tmp_path / "kept.latent"
+
+    keep.calls = 0
+    return keep
+
+
+def test_an_early_error_keeps_the_latent_and_says_where(kept):
+    problem = ValueError("VAE is invalid: it has no network")
+    with (
+        pytest.raises(DecodeFailedError, match=r"no network.*kept\.latent") as caught,
+        saving.early_failure_kept(kept),
+    ):
+        raise problem
+    assert caught.value.__cause__ is problem
+    assert caught.value.began is False
+    assert kept.calls == 1
+
+
+def test_a_latent_without_pictures_is_such_an_error(kept):
+    with (
+        pytest.raises(DecodeFailedError, match="no pictures") as caught,
+        saving.early_failure_kept(kept),
+    ):
+        saving.expected_frames(torch.zeros(1, 8, 100), Vae(1, audio=True))
+    assert isinstance(caught.value.__cause__, LatentNotDecodableError)
+    assert kept.calls == 1
+
+
+def test_a_latent_that_cannot_be_kept_does_not_hide_an_early_error(caplog):
+    def cannot():
+        raise OSError(28, "No space left on device")
+
+    with (
+        pytest.raises(DecodeFailedError, match="no network") as caught,
+        saving.early_failure_kept(cannot),
+    ):
+        raise ValueError("no network")
+    assert caught.value.latent_path is None
+    assert "The latent could not be saved" in caplog.text
+
+
+def test_without_an_error_nothing_is_kept(kept):
+    with saving.early_failure_kept(kept):
+        pass
+    assert kept.calls == 0
+
+
+def test_an_interrupt_is_no_failure(kept):
+    with pytest.raises(KeyboardInterrupt), saving.early_failure_kept(kept):
+        raise KeyboardInterrupt
+
+
 def test_caches_are_released_through_the_host():
     calls = []
     saving.releaser(partial(calls.append, 1))()

@@ -256,7 +256,8 @@ def _apply(contents: Contents, record: dict[str, Any]) -> None:
         if Path(file.name).name == file.name:
             contents.files[file.name] = file
     elif "blocks" in record:
-        contents.blocks += map(_block, record["blocks"])
+        # All or none: a list takes what came before a failure.
+        contents.blocks += [_block(each) for each in record["blocks"]]
     elif "blocks_dropped" in record:
         contents.blocks.clear()
     elif "finished" in record:
