@@ -88,7 +88,7 @@ class ExactWay(PartsWay):
             message = "a plan in parts was followed without a program"
             raise RuntimeError(message)
         batch, frames, device = int(self._latent.shape[0]), self._frames, self._device_of(plan)
-        scale = self._facts.spatial_scale
+        scale = int(way.build(self._vae.first_stage_model).scale)
         picture = Rect(0, self._latent.shape[-2] * scale, 0, self._latent.shape[-1] * scale)
         sink.begin(batch * frames, picture.height, picture.width, self._survey(way).channels)
         for item in range(batch):

@@ -108,7 +108,13 @@ def prove(
     devices = [sample.device] if sample.device.type == "cuda" else []
     with torch.inference_mode(), torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        wanted: Any = whole(sample)
+        try:
+            wanted: Any = whole(sample)
+        except FAILURES as problem:
+            if hooks.is_oom(problem):
+                raise
+            why = f"the network itself failed on it ({type(problem).__name__}: {problem})"
+            return Proof(False, None, why)
         torch.manual_seed(seed)
         sizer = _SmallParts(sample.shape[-2], sample.shape[-1], edge)
         try:

@@ -160,3 +160,12 @@ def test_no_error_is_so_small_that_a_convolution_could_hide_in_it():
 )
 def test_relative_error(made, wanted, error):
     assert relative_error(torch.full((3,), made), torch.full((3,), wanted)) == pytest.approx(error)
+
+
+def test_a_network_that_takes_no_tiny_input_proves_nothing_and_is_no_error():
+    def refuses(sample):
+        raise ValueError("at least 64 rows")
+
+    found = proven(NETWORK.program(), refuses)
+    assert (found.holds, found.error) == (False, None)
+    assert "at least 64 rows" in found.reason
