@@ -162,6 +162,11 @@ class DeviceExecutor(ABC, Generic[_WayT, _MadeT]):
         free = self._usable(self.free_bytes() - self._held_back_bytes())
         return min(evictable, max(0, self._cap_bytes - free))
 
+    def next_use_bytes(self) -> int:
+        """Of what can be evicted, what the queue needs again: it would leave last."""
+        needed = self._usable(self._memory.next_use_bytes(self._vae.device, self._patcher))
+        return min(needed, self.evictable_bytes())
+
     def host_free_bytes(self) -> int:
         """Free system memory, for work on the CPU."""
         return self._memory.host_free_bytes()
@@ -170,7 +175,10 @@ class DeviceExecutor(ABC, Generic[_WayT, _MadeT]):
         """Unload other models until ``needed_bytes`` can be added."""
         gc.collect()
         target = int(needed_bytes * self._capacity_ratio()) + 1 + self._held_back_bytes()
-        return self._memory.evict(target, self._vae.device, self._patcher)
+        done = self._memory.make_room(target, self._vae.device, self._patcher)
+        if not done.reached:
+            self._tell(done.line())
+        return done.freed_bytes
 
     def ran_out(self) -> None:
         """Drop what Python still refers to, then torch's cache; remember that it did not fit.

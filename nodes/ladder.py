@@ -44,6 +44,10 @@ class Executor(Protocol[_ResultT_co]):
         """What evicting other models would add to that."""
         ...
 
+    def next_use_bytes(self) -> int:
+        """How much of that is needed again by what runs or waits."""
+        ...
+
     def host_free_bytes(self) -> int | None:
         """Free system memory, None where unknown."""
         ...
@@ -200,6 +204,7 @@ class Ladder(Generic[_ResultT]):
         return Room(
             budget_bytes,
             self.executor.evictable_bytes(),
+            self.executor.next_use_bytes(),
             host_bytes=self.executor.host_free_bytes(),
         )
 

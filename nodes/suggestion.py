@@ -87,5 +87,6 @@ def _room(vae: Vae, memory: HostMemory, forecast: Forecast) -> Room:
     if vae.device.type != "cpu":
         free -= memory.reserve_bytes() + memory.missing_weights_bytes(vae.patcher)
     evictable = memory.evictable_bytes(vae.device, vae.patcher)
+    needed_again = memory.next_use_bytes(vae.device, vae.patcher)
     allocator = forecast.allocator
-    return Room(usable_bytes(free, allocator), usable_bytes(evictable, allocator))
+    return Room(*(usable_bytes(each, allocator) for each in (free, evictable, needed_again)))

@@ -6,6 +6,7 @@
     python scripts/bench.py predict --comfyui PATH    predicted next to measured decodes (CUDA)
     python scripts/bench.py decode --comfyui PATH    decodes on emulated small cards (CUDA)
     python scripts/bench.py decode --merge FILES      its page from files measured before
+    python scripts/bench.py evict --comfyui PATH    what a queue loads again on small cards (CUDA)
     python scripts/bench.py attention --comfyui PATH    SageAttention beside ComfyUI's (CUDA)
 
 Prints Markdown on stdout. All that take ``--comfyui`` run in ComfyUI's Python (COMFYUI_PYTHON, or
@@ -29,6 +30,7 @@ BENCHES = {"monitor": "_bench_monitor.py", "figures": "_bench_figures.py"}
 IN_COMFYUI = {
     "predict": "_bench_predict.py",
     "decode": "_bench_decode.py",
+    "evict": "_bench_evict.py",
     "attention": "_bench_attention.py",
 }
 

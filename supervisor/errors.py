@@ -41,6 +41,27 @@ class QueryRejectedError(SupervisorError, ValueError):
         super().__init__(f"{field} {problem}. Nothing was changed; correct {field} and ask again.")
 
 
+class ForeignOriginError(SupervisorError):
+    """A page of another site asks for something to be done (HTTP 403)."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        super().__init__(
+            f"A page of {origin} asked for this. Nothing was changed; only pages of this server, "
+            "and programs that are no browser, may ask."
+        )
+
+
+class JobRunningError(SupervisorError):
+    """Memory cannot be cleaned up under a running job (HTTP 409)."""
+
+    def __init__(self, running: str) -> None:
+        super().__init__(
+            f"{running}, and models it uses must not be taken from it. Nothing was changed; "
+            "ask again when the queue is empty, or put a VRAM Cleanup node into the workflow."
+        )
+
+
 class StreamLimitReachedError(SupervisorError):
     """All event streams are taken (HTTP 503)."""
 

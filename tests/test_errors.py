@@ -10,6 +10,8 @@ from vram_supervisor.supervisor import errors
 SAMPLES = {
     "SizeUnreadableError": ("much",),
     "QueryRejectedError": ("width", "must be a number"),
+    "ForeignOriginError": ("http://elsewhere.example",),
+    "JobRunningError": ("Node 5 (KSampler) of job 1 runs",),
     "StreamLimitReachedError": (64, 5),
     "ProbeUnavailableError": ("NVML", "the library is missing"),
     "HistoryUnusableError": (Path("/x/history.sqlite3"), "read-only"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..host.purge import clean, measure
+from ..cleaning import clean_all, clean_for_next, tell
+from ..host.purge import measure
 from ..host.runtime import runtime
 from ..report import Report, hardware_facts
 from .common import CATEGORY, Anything
+
+if TYPE_CHECKING:
+    from ..host.evicting import Eviction
 
 
 class VramCleanup(io.ComfyNode):
@@ -27,7 +30,12 @@ class VramCleanup(io.ComfyNode):
             description="Frees memory at this point of the workflow. Lead the latent through "
             "passthrough to have it run between sampling and decode.",
             inputs=[
-                io.Boolean.Input("unload_all_models", default=True),
+                io.Boolean.Input(
+                    "unload_all_models",
+                    default=True,
+                    tooltip="On: every model leaves. Off: only as much as the next models need, "
+                    "first what the queue needs last.",
+                ),
                 io.Boolean.Input("soft_empty_cache", default=True),
                 io.Model.Input("model", optional=True),
                 io.Clip.Input("clip", optional=True),
@@ -60,9 +68,18 @@ class VramCleanup(io.ComfyNode):
         report = Report(
             requested=widgets, hardware=hardware_facts(here.supervisor.devices, here.primary())
         )
-        work = partial(
-            clean, here.memory, unload_all=unload_all_models, empty_cache=soft_empty_cache
-        )
+        done: list[Eviction | None] = []
+
+        def work() -> None:
+            done.append(
+                clean_all(here.memory, here.memory.main_device(), empty_cache=soft_empty_cache)
+                if unload_all_models
+                # What runs next decides: the connected models only pass through.
+                else clean_for_next(here.memory, latent=passthrough, empty_cache=soft_empty_cache)
+            )
+
+        freed = measure(here.memory, work)
         report.applied = dict(widgets)
-        report.effective = measure(here.memory, work).as_dict()
+        report.effective = freed.as_dict()
+        tell(report, done[0])
         return io.NodeOutput(model, clip, vae, passthrough, report.as_json())

@@ -11,12 +11,14 @@ from .jobs import HANDLER_NAME, JobFeed, Progress
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .next_use import NextUses
+
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 
 
-def connect(feed_for: Callable[[Progress, bool], JobFeed]) -> JobFeed:
-    """Make a feed and have the host report to it.
+def connect(feed_for: Callable[[Progress, bool], JobFeed], uses: NextUses) -> JobFeed:
+    """Make a feed and have the host report to it, and to ``uses`` what nodes put out.
 
     ``feed_for`` gets the host's progress registry and whether the feed must watch the queue
     itself, because the host has no cache providers to report starts and ends.
@@ -28,11 +30,13 @@ def connect(feed_for: Callable[[Progress, bool], JobFeed]) -> JobFeed:
         _log.info("This ComfyUI has no cache providers: jobs are followed by polling.")
         return feed_for(HostProgress(), True)
     feed = feed_for(HostProgress(), False)
-    register_cache_provider(_provider(Caching.CacheProvider, feed))
+    register_cache_provider(_provider(Caching.CacheProvider, feed, uses))
     return feed
 
 
-def _provider(base: type[Any], feed: JobFeed) -> object:
+def _provider(base: type[Any], feed: JobFeed, uses: NextUses) -> object:
+    missed, stored = harmless(uses.missed), harmless(uses.stored)
+
     class JobNotices(base):  # type: ignore[misc]
         """Caches nothing; it is here for the notices of start and end."""
 
@@ -42,9 +46,16 @@ def _provider(base: type[Any], feed: JobFeed) -> object:
         async def on_store(self, context: object, value: object) -> None:
             """Never asked either."""
 
-        def should_cache(self, context: object, value: object = None) -> bool:  # noqa: ARG002
-            """Say no. The first call of a prompt comes after its registry was rebuilt."""
+        def should_cache(self, context: Any, value: Any = None) -> bool:
+            """Say no. The first call of a prompt comes after its registry was rebuilt.
+
+            Asked without a value where the host's own cache has none, else with a fresh one.
+            """
             feed.listen()
+            if value is None:
+                missed(context.node_id)
+            else:
+                stored(context.node_id, value.outputs)
             return False
 
         def on_prompt_start(self, prompt_id: str) -> None:
@@ -73,6 +84,16 @@ class HostProgress:
             for node_id, entry in dict(registry.nodes).items()
             if entry["state"] == NodeState.Running
         }
+
+    def states(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Nodes of the running prompt that run, and that are through. Safe from any thread."""
+        from comfy_execution.progress import NodeState
+
+        now = {node_id: entry["state"] for node_id, entry in dict(_registry().nodes).items()}
+        running = frozenset(each for each, state in now.items() if state == NodeState.Running)
+        return running, frozenset(
+            each for each, state in now.items() if state == NodeState.Finished
+        )
 
     def listen(
         self, entered: Callable[[str, str | None], None], left: Callable[[str], None]

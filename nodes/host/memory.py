@@ -6,14 +6,19 @@ that version had.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ...supervisor.jobs.eviction import needed_again_bytes
+from .evicting import DeviceUse, Eviction, Recovery, distinct, leaving_bytes, make_room, resident_of
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from types import ModuleType
 
     import torch
+
+    from .next_use import Uses
 
 UNLOAD_ALL_BYTES: Final = 1 << 60
 """More than any device has: ``free_memory`` then unloads every model there."""
@@ -21,9 +26,16 @@ UNLOAD_ALL_BYTES: Final = 1 << 60
 
 @dataclass(frozen=True, slots=True)
 class HostMemory:
-    """ComfyUI's memory manager (``comfy.model_management``) behind named questions."""
+    """ComfyUI's memory manager (``comfy.model_management``) behind named questions.
+
+    Attributes:
+        next_uses: tells when models are needed next; None: nobody knows.
+        recovery: waits for memory to be back.
+    """
 
     management: ModuleType
+    next_uses: Callable[[], Uses] | None = None
+    recovery: Recovery = field(default_factory=Recovery)
 
     def main_device(self) -> torch.device:
         """The device ComfyUI computes on."""
@@ -51,6 +63,16 @@ class HostMemory:
             return int(torch.cuda.mem_get_info(device)[0])
         return self.free_bytes(device)
 
+    def device_use(self, device: torch.device) -> DeviceUse | None:
+        """What torch and the driver say of a device, None where there is no CUDA."""
+        import torch
+
+        if device.type != "cuda" or not torch.cuda.is_available():
+            return None
+        free, total = torch.cuda.mem_get_info(device)
+        allocated = torch.cuda.memory_allocated(device)
+        return DeviceUse(allocated, torch.cuda.memory_reserved(device), free, total)
+
     def loaded_models(self) -> int:
         """How many models ComfyUI keeps on devices now."""
         return len(getattr(self.management, "current_loaded_models", ()))
@@ -61,8 +83,18 @@ class HostMemory:
 
     def evictable_bytes(self, device: torch.device, keep: object | None) -> int:
         """What unloading every model but ``keep`` (a patcher) would free on ``device``."""
-        loaded = self._loaded(device)
-        return sum(_loaded_bytes(model) for model in loaded if not _holds(model, keep))
+        return sum(leaving_bytes(model) for model in self.others_on(device, keep))
+
+    def next_use_bytes(self, device: torch.device, keep: object | None) -> int:
+        """How much of that the queue needs again; 0 where nobody knows what it needs."""
+        uses = self.look_ahead()
+        if uses is None:
+            return 0
+        return needed_again_bytes(resident_of(each, uses) for each in self.others_on(device, keep))
+
+    def look_ahead(self) -> Uses | None:
+        """When models are needed next, None where nobody knows. Not for an event loop."""
+        return None if self.next_uses is None else self.next_uses()
 
     def missing_weights_bytes(self, patcher: object | None) -> int:
         """Weights of a model that loading it would still bring onto its device."""
@@ -75,11 +107,12 @@ class HostMemory:
         Returns:
             How much more is free afterwards.
         """
-        before = self.free_bytes(device)
-        kept = [model for model in self._loaded(device) if _holds(model, keep)]
-        self.management.free_memory(needed_bytes, device, keep_loaded=kept)
-        self.empty_cache()
-        return max(0, self.free_bytes(device) - before)
+        return self.make_room(needed_bytes, device, keep).freed_bytes
+
+    def make_room(self, needed_bytes: int, device: torch.device, *keep: object | None) -> Eviction:
+        """The same, and what came of it: models leave in order of their next use, and only as
+        much of them as is missing."""
+        return make_room(self, needed_bytes, device, keep)
 
     def load(self, patcher: object, needed_bytes: int, *, entirely: bool = False) -> None:
         """Load a model, evicting others until ``needed_bytes`` are free beside its weights.
@@ -109,6 +142,12 @@ class HostMemory:
         cleanup = getattr(self.management, "cleanup_models", None)
         if cleanup is not None:
             cleanup()
+
+    def inference_bytes(self, work_bytes: int = 0) -> int:
+        """What the host wants free beside the weights it loads, for work of a size."""
+        least = getattr(self.management, "minimum_inference_memory", None)
+        least_bytes = 0 if least is None else int(least())
+        return max(least_bytes, work_bytes + self.reserve_bytes())
 
     def empty_cache(self) -> None:
         """Give torch's unused blocks back to the driver; does nothing on a CPU."""
@@ -167,15 +206,24 @@ class HostMemory:
         total = getattr(control, "get_total_vram_usage", None)
         return None if total is None else int(total())
 
-    def _loaded(self, device: torch.device) -> Sequence[object]:
-        """Models on a device; entries whose patcher is gone only await the host's cleanup."""
+    def loaded_on(self, device: torch.device) -> list[object]:
+        """Models on a device, clones of the same weights once.
+
+        Entries whose patcher is gone only await the host's cleanup.
+        """
         models = getattr(self.management, "current_loaded_models", ())
-        return [
+        here = [
             loaded
             for loaded in models
             if getattr(loaded, "device", None) == device
             and getattr(loaded, "model", None) is not None
         ]
+        return distinct(here)
+
+    def others_on(self, device: torch.device, *keep: object | None) -> list[object]:
+        """Those but ``keep`` (patchers) and their clones."""
+        loaded = self.loaded_on(device)
+        return [each for each in loaded if not any(_holds(each, kept) for kept in keep)]
 
 
 def _holds(loaded: object, patcher: object | None) -> bool:
@@ -184,10 +232,6 @@ def _holds(loaded: object, patcher: object | None) -> bool:
     if patcher is None or model is None:
         return False
     return model is patcher or getattr(model, "model", None) is getattr(patcher, "model", model)
-
-
-def _loaded_bytes(loaded: object) -> int:
-    return _call(loaded, "model_loaded_memory") or 0
 
 
 def _call(owner: object | None, name: str) -> int | None:

@@ -51,6 +51,15 @@ def running_prompts(queue: PromptQueue) -> list[QueuedPrompt]:
     return [prompt for prompt in prompts if prompt is not None]
 
 
+def waiting_prompts(queue: PromptQueue) -> list[QueuedPrompt]:
+    """What waits, in the order in which it will run."""
+    _, waiting = queue.get_current_queue_volatile()
+    # The host keeps a heap, whose list is not in order; numbers may be fractions or negative.
+    prompts = [(item, _prompt(item)) for item in waiting]
+    found = [(_number(item), prompt) for item, prompt in prompts if prompt is not None]
+    return [prompt for _, prompt in sorted(found, key=lambda each: each[0])]
+
+
 def has_work(queue: PromptQueue) -> bool:
     """Whether anything runs or waits."""
     running, waiting = queue.get_current_queue_volatile()
@@ -65,6 +74,11 @@ def _prompt(item: object) -> QueuedPrompt | None:
     if not isinstance(nodes, Mapping):
         return None
     return QueuedPrompt(str(prompt_id), nodes, tuple(str(node_id) for node_id in outputs))
+
+
+def _number(item: object) -> float:
+    number = item[0] if isinstance(item, Sequence) else None
+    return float(number) if isinstance(number, int | float) else 0.0
 
 
 def finished_status(queue: PromptQueue, prompt_id: str) -> JobStatus | None:

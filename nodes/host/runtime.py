@@ -6,6 +6,7 @@ import atexit
 import importlib.metadata
 import logging
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,12 +20,15 @@ from ...supervisor.service import build_supervisor
 from ...supervisor.telemetry.clock import SystemClock
 from ...supervisor.types import DecodeContext
 from ..profiles import profile_reserve_gb
-from .events import connect, harmless
+from .cleanup_route import CLEANUP_PATH, Cleaner, JobGate, add_cleanup_route
+from .events import HostProgress, connect, harmless
 from .exacts import Exacts
 from .forecast import Forecaster
 from .idle import IdleWorker
 from .jobs import JobFeed, Progress
 from .memory import HostMemory
+from .next_use import NextUses, cache_keeps
+from .node_types import HostNodeTypes
 from .queue import has_work
 from .queue_watch import QueueWatch
 from .settings import SettingsScope
@@ -55,11 +59,14 @@ class Runtime:
         memory: HostMemory,
         scope: SettingsScope,
         forecaster: Forecaster,
+        uses: NextUses,
     ) -> None:
         self.supervisor = supervisor
         self.memory = memory
         self.scope = scope
         self.forecaster = forecaster
+        self.uses = uses
+        self.gate = JobGate()
         self.before_job: Callable[[], None] = _nothing
         """Called when a job starts, before anything else."""
         self.look_at_queue: Callable[[], None] = _nothing
@@ -102,7 +109,9 @@ class Runtime:
 
     def prompt_started(self, prompt: QueuedPrompt | None) -> None:
         """Hold what the prompt's supporter nodes ask for, before any of them runs."""
+        self.gate.wait()
         self.forecaster.idle.job_started()
+        harmless(self.uses.prompt_started)(prompt)
         self.before_job()
         self.scope.release_all()
         if prompt is None:
@@ -115,6 +124,7 @@ class Runtime:
     def prompt_ended(self) -> None:
         """Put every setting back; what had to wait for the job goes on."""
         try:
+            harmless(self.uses.prompt_ended)()
             self.scope.release_all()
         finally:
             self.forecaster.idle.job_ended()
@@ -139,16 +149,20 @@ def runtime() -> Runtime:
     """The one runtime of this process, built and started at the first call."""
     import comfy.model_management as management
     import folder_paths
+    from comfy.cli_args import args
 
-    memory = HostMemory(management)
+    uses = NextUses(HostNodeTypes(), HostProgress(), cache_keeps(args))
+    memory = HostMemory(management, uses.look)
     history = Path(folder_paths.get_user_directory()) / HISTORY_FILE
     supervisor = build_supervisor(history, outside_torch=memory.outside_torch_bytes)
     forecaster = _forecaster(supervisor, memory, management)
     supervisor.times = forecaster.times
-    built = Runtime(supervisor, memory, SettingsScope(host_settings(management)), forecaster)
-    queue = _serve(supervisor)
+    scope = SettingsScope(host_settings(management))
+    built = Runtime(supervisor, memory, scope, forecaster, uses)
+    queue = uses.queue = _serve(supervisor)
     if queue is not None:
-        feed = connect(partial(_feed, built, queue))
+        feed = connect(partial(_feed, built, queue), uses)
+        _serve_cleanup(built, queue, feed)
         supervisor.on_sample = harmless(partial(_after_sample, feed, queue, forecaster.exacts))
         if feed.follows_queue:
             built.look_at_queue = harmless(feed.catch_up)
@@ -228,6 +242,19 @@ def _serve(supervisor: Supervisor) -> PromptQueue | None:
         cors = getattr(args, "enable_cors_header", None)
         add_routes(instance.routes, supervisor, versions=versions(), cors_origin=cors)
     return instance.prompt_queue
+
+
+def _serve_cleanup(built: Runtime, queue: PromptQueue, feed: JobFeed) -> None:
+    """Where the host reports no starts, only its queue's mutex holds the next job back."""
+    import server
+
+    routes = server.PromptServer.instance.routes
+    if CLEANUP_PATH in {getattr(route, "path", None) for route in routes}:
+        return
+    mutex: AbstractContextManager[object] = getattr(queue, "mutex", nullcontext())
+    hold = (lambda: mutex) if feed.follows_queue else built.gate.closed
+    position = built.supervisor.jobs.position
+    add_cleanup_route(routes, Cleaner(built.memory, queue, hold, position))
 
 
 def versions() -> dict[str, str | None]:

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 from support.encoding_vae import EncodingVae, OutOfMemory  # noqa: E402
 
 from vram_supervisor.nodes.encoding import EncodeWish, encode_safely  # noqa: E402
+from vram_supervisor.nodes.host.evicting import Eviction  # noqa: E402
 from vram_supervisor.nodes.host.forecast import Prediction  # noqa: E402
 from vram_supervisor.nodes.host.meter import PeakMeter  # noqa: E402
 from vram_supervisor.nodes.host.vae import WholeDecodeRanOut  # noqa: E402
@@ -67,8 +68,15 @@ class Memory:
     def free_bytes(self, device):
         return self.free
 
+    def next_use_bytes(self, device, keep):
+        return 0
+
     def evictable_bytes(self, device, keep):
         return self.evictable
+
+    def make_room(self, needed_bytes, device, *keep):
+        freed = self.evict(needed_bytes, device, *keep)
+        return Eviction(str(device), 0, 0, freed)
 
     def evict(self, needed, device, keep):
         freed, self.evictable = self.evictable, 0

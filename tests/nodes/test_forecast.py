@@ -202,6 +202,9 @@ class Room:
     def missing_weights_bytes(self, patcher):
         return 0
 
+    def next_use_bytes(self, device, keep):
+        return 0
+
     def evictable_bytes(self, device, keep):
         return 0
 

@@ -37,6 +37,9 @@ class Device:
     def evictable_bytes(self):
         return self.evictable
 
+    def next_use_bytes(self):
+        return 0
+
     def host_free_bytes(self):
         return 1 << 40
 

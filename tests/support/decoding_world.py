@@ -4,6 +4,7 @@ import torch
 from support.clock import StillClock
 
 from vram_supervisor.nodes.decoding import DecodeWish, decode_safely
+from vram_supervisor.nodes.host.evicting import Eviction
 from vram_supervisor.nodes.host.forecast import Prediction
 from vram_supervisor.nodes.host.meter import PeakMeter
 from vram_supervisor.supervisor.planning.types import PlanRequest
@@ -98,8 +99,15 @@ class Memory:
     def free_bytes(self, device):
         return self.free
 
+    def next_use_bytes(self, device, keep):
+        return 0
+
     def evictable_bytes(self, device, keep):
         return 0
+
+    def make_room(self, needed_bytes, device, *keep):
+        freed = self.evict(needed_bytes, device, *keep)
+        return Eviction(str(device), 0, 0, freed)
 
     def evict(self, needed, device, keep):
         return 0

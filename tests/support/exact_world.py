@@ -8,6 +8,7 @@ from support.toy_decoders import Clips, Kl, noise
 
 from vram_supervisor.nodes.host import exact as module
 from vram_supervisor.nodes.host import exact_shared
+from vram_supervisor.nodes.host.evicting import Eviction
 from vram_supervisor.nodes.host.exact import ExactWay
 from vram_supervisor.nodes.host.exacts import Exacts
 from vram_supervisor.nodes.host.vae import VaeFacts
@@ -60,6 +61,10 @@ class Memory:
 
     def empty_cache(self):
         """Nothing is cached."""
+
+    def make_room(self, needed_bytes, device, *keep):
+        freed = self.evict(needed_bytes, device, *keep)
+        return Eviction(str(device), 0, 0, freed)
 
     def evict(self, needed_bytes, device, keep):
         self.evicted += 1

@@ -13,6 +13,8 @@ from aiohttp import web
 
 import nodes
 
+from .card import NODES as CARD_NODES
+
 CORE = nodes.NODE_CLASS_MAPPINGS
 GATE = {"reached": threading.Event()}
 
@@ -349,4 +351,4 @@ NODE_CLASS_MAPPINGS = {
         Act,
         FailingVae,
     )
-}
+} | CARD_NODES

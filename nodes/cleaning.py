@@ -1,0 +1,149 @@
+"""Cleaning up: everything, or just the room that what comes next needs."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from .host.evicting import Eviction, holders
+from .host.held_models import base_of, patchers_in
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from .host.memory import HostMemory
+    from .report import Report
+
+LOADING_MARGIN: Final = 1.1
+"""The host wants so many times a model's missing weights free before it loads them."""
+CONDITIONS: Final = 2
+"""Samplers run a latent with and without the prompt at once."""
+
+NOTHING_KNOWN: Final = (
+    "What comes next needs no room that is known: nothing does, or its loader has still to run. "
+    "Models stayed, garbage was collected."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """Models that are loaded next, all on one device, and the room they need there.
+
+    Attributes:
+        room_bytes: weights that are missing, and what the host wants free beside them.
+    """
+
+    device: torch.device
+    patchers: tuple[object, ...]
+    room_bytes: int
+
+
+def clean_all(memory: HostMemory, device: torch.device, *, empty_cache: bool) -> Eviction:
+    """Unload every model from every device, needed again or not.
+
+    The answer is about ``device``; asked for is all that its models held.
+    """
+    before = memory.free_bytes(device)
+    asked = before + memory.evictable_bytes(device, None)
+    memory.unload_all()
+    gc.collect()
+    waited_s = 0.0
+    if empty_cache:
+        memory.empty_cache()
+        waited_s = memory.recovery.back(asked, lambda: memory.free_bytes(device))
+    after = memory.free_bytes(device)
+    held = holders(memory, device, ()) if after < asked else ()
+    return Eviction(str(device), asked, before, after, held=held, waited_s=waited_s)
+
+
+def clean_for_next(
+    memory: HostMemory,
+    values: Sequence[object] = (),
+    *,
+    latent: object = None,
+    empty_cache: bool = True,
+) -> Eviction | None:
+    """Make the room that the next models need; others leave only as far as they must.
+
+    Args:
+        memory: the host's memory manager.
+        values: models, CLIPs and VAEs to make room for; none: what the queue runs next.
+        latent: what is sampled or decoded next, as far as known.
+        empty_cache: give torch's unused memory back also where nobody had to leave.
+
+    Returns:
+        None where nothing is known to come, or not how large it is.
+    """
+    gc.collect()
+    if empty_cache:
+        memory.empty_cache()
+    next_one = coming(memory, values, latent)
+    if next_one is None:
+        return None
+    return memory.make_room(next_one.room_bytes, next_one.device, *next_one.patchers)
+
+
+def coming(memory: HostMemory, values: Sequence[object], latent: object) -> Coming | None:
+    """The models to make room for, and how much; None where that is not known."""
+    given = patchers_in(list(values))
+    if given:
+        return _room_for(memory, given, latent)
+    uses = memory.look_ahead()
+    for step in () if uses is None else uses.coming():
+        found = _room_for(memory, step.patchers, latent)
+        if found is not None or step.unmade:
+            return found
+    return None
+
+
+def clean_gpu_before(
+    memory: HostMemory, report: Report, *, asked: bool, values: Sequence[object] = ()
+) -> None:
+    """The supporter nodes' ``clean_gpu_before``: room for the models that go through them."""
+    report.applied["clean_gpu_before"] = asked
+    if asked:
+        tell(report, clean_for_next(memory, values))
+
+
+def tell(report: Report, done: Eviction | None) -> None:
+    """Put an eviction into a report."""
+    report.effective["eviction"] = None if done is None else done.as_dict()
+    if done is None:
+        report.notes.append(NOTHING_KNOWN)
+    elif not done.reached:
+        report.warnings.append(f"Not all the memory came free: {done.line()}")
+
+
+def _room_for(memory: HostMemory, patchers: Sequence[object], latent: object) -> Coming | None:
+    """Room where the first of them is loaded. Models that work where they lie, as text encoders
+    on the CPU do, need none."""
+    moving = [each for each in patchers if _device(each, "load") != _device(each, "offload")]
+    if not moving:
+        return None
+    device: Any = _device(moving[0], "load")
+    together = tuple(each for each in moving if _device(each, "load") == device)
+    return Coming(device, together, _room_bytes(memory, together, latent))
+
+
+def _device(patcher: object, which: str) -> object:
+    return getattr(patcher, f"{which}_device", None)
+
+
+def _room_bytes(memory: HostMemory, patchers: Sequence[object], latent: object) -> int:
+    distinct = {id(base_of(each)): each for each in patchers}.values()
+    missing = sum(memory.missing_weights_bytes(each) for each in distinct)
+    work = max((_work_bytes(each, latent) for each in distinct), default=0)
+    return int(missing * LOADING_MARGIN) + memory.inference_bytes(work)
+
+
+def _work_bytes(patcher: Any, latent: object) -> int:
+    """What sampling a latent takes by the host's own estimate; 0 where it has none."""
+    samples = latent.get("samples") if isinstance(latent, Mapping) else None
+    shape = getattr(samples, "shape", None)
+    if shape is None or not hasattr(base_of(patcher), "memory_required"):
+        return 0
+    return int(patcher.memory_required([shape[0] * CONDITIONS, *shape[1:]]))

@@ -1,0 +1,192 @@
+"""``bench.py evict``: what a queue of prompts loads again on emulated small cards.
+
+Three prompts wait; each runs one model of diffusion size, another, and a VAE, and between them
+room is made in three ways: the host's own (no cleanup), VRAM Cleanup with ``unload_all_models``,
+and VRAM Cleanup as the queue needs it. Beside them the best order of what leaves, worked out with
+all that comes known, under the host's rule that 1.1 times the missing weights be free; and the
+same without that rule, which nothing can go below.
+
+With DynamicVRAM and without, each in a process of its own. ``--cpu`` tries the bench in system
+memory, 64 times smaller. Prints Markdown. Run by ComfyUI's Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from _bench_decode_host import Host, enter
+from _bench_evict_best import Phase, least_reloaded_bytes
+from _bench_evict_host import Place, Prompts, card, workflow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+GIB: Final = 1 << 30
+PHASES: Final = ("A", "B", "VAE")
+PROMPTS: Final = 3
+CARDS_GIB: Final = (12.0, 16.0)
+SIZES_GIB: Final = {"A": 6.5, "B": 8.0, "VAE": 0.25}
+WORK_GIB: Final = 1.0
+HOSTS_MARGIN: Final = 1.1
+TRIED_SMALLER: Final = 64
+WAYS: Final = {"none": "no cleanup", "all": "unload all models", "queue": "as the queue needs"}
+HEADINGS: Final = (
+    "DynamicVRAM", "card GiB", "free GiB", "cleanup", "loaded again GiB", "of unload all",
+    "of the best order", "of the least", "queue s",
+)  # fmt: skip
+
+
+def main() -> int:
+    """Each mode in a process; the table as rows come."""
+    options = command_line()
+    if options.mode is not None:
+        return measure(options)
+    modes = ("off",) if options.cpu else ("off", "on")
+    print(_line(HEADINGS), _line(["---"] * len(HEADINGS)), sep="\n", flush=True)
+    command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:]]
+    codes = [subprocess.run([*command, "--mode", each], check=False).returncode for each in modes]
+    return max(codes)
+
+
+def command_line() -> argparse.Namespace:
+    """The options; sizes in GiB."""
+    parser = argparse.ArgumentParser(
+        prog="bench.py evict", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--comfyui", type=Path, required=True)
+    parser.add_argument("--cards", type=float, nargs="+", default=CARDS_GIB, metavar="GIB")
+    parser.add_argument("--a", type=float, default=SIZES_GIB["A"], help="the first model")
+    parser.add_argument("--b", type=float, default=SIZES_GIB["B"], help="the second model")
+    parser.add_argument("--vae", type=float, default=SIZES_GIB["VAE"])
+    parser.add_argument("--work", type=float, default=WORK_GIB, help="beside the weights")
+    parser.add_argument("--phases", nargs="+", default=PHASES, choices=PHASES, help="of a prompt")
+    parser.add_argument("--cpu", action="store_true", help="to try it, 64 times smaller")
+    parser.add_argument("--mode", choices=("on", "off"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def measure(options: argparse.Namespace) -> int:
+    """All cards and ways in this process; 1 where the pack missed what it promises."""
+    arguments = ["--cpu"] if options.cpu else []
+    arguments += ["--disable-dynamic-vram"] if options.mode == "off" else []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        enter(options.comfyui, Path(folder), *arguments)
+        return _measured(options)
+
+
+def _measured(options: argparse.Namespace) -> int:
+    import torch  # noqa: PLC0415, the host comes first
+
+    host = Host.entered()
+    if (options.mode == "on") != host.is_dynamic:
+        print(_line([options.mode, "this ComfyUI has no DynamicVRAM here"]), flush=True)
+        return 0
+    scale = TRIED_SMALLER if options.cpu else 1
+    device = torch.device("cpu", 0) if options.cpu else host.device
+    place = Place(device, 512 if options.cpu else 4096, int(options.work * GIB) // scale)
+    sizes = {"A": options.a, "B": options.b, "VAE": options.vae}
+    layers = {
+        name: max(1, int(gib * GIB / scale) // place.layer_bytes) for name, gib in sizes.items()
+    }
+    prompts = Prompts(host, place)
+    prompts.start()
+    become, end = _cards(host, options, scale)
+    missed = 0
+    try:
+        with torch.inference_mode():
+            for card_gib in options.cards:
+                free_bytes = become(card_gib)
+                with card(host, place, free_bytes):
+                    missed |= _on_card(prompts, layers, card_gib, free_bytes, options)
+    finally:
+        end()
+    return missed
+
+
+def _cards(
+    host: Host, options: argparse.Namespace, scale: int
+) -> tuple[Callable[[float], int], Callable[[], None]]:
+    """How to make a card of a size, which gives what is free there; and how to end that."""
+    room = int(host.management.minimum_inference_memory())
+    if options.cpu:
+        # The host's own room is not scaled: it comes on top.
+        return lambda gib: int(gib * GIB) // scale + room, lambda: None
+    import torch  # noqa: PLC0415
+    from _bench_decode_ballast import Emulation  # noqa: PLC0415
+
+    emulation = Emulation.start(lambda: torch.cuda.mem_get_info(host.device))
+
+    def become(card_gib: float) -> int:
+        host.clean()
+        emulation.become(int(card_gib * GIB))
+        return int(host.management.get_free_memory(host.device))
+
+    return become, emulation.end
+
+
+def _on_card(
+    prompts: Prompts,
+    layers: Mapping[str, int],
+    card_gib: float,
+    free_bytes: int,
+    options: argparse.Namespace,
+) -> int:
+    """Every way on one card; 1 where a goal was missed."""
+    management, place = prompts.host.management, prompts.place
+    reserve = int(management.extra_reserved_memory())
+    room = max(int(management.minimum_inference_memory()), place.work_bytes + reserve)
+    sizes = {name: count * place.layer_bytes for name, count in layers.items()}
+    phases = [Phase(name, room) for _ in range(PROMPTS) for name in options.phases]
+    best = least_reloaded_bytes(phases, sizes, free_bytes, HOSTS_MARGIN)
+    least = least_reloaded_bytes(phases, sizes, free_bytes)
+    found: dict[str, tuple[int, float]] = {}
+    for way in WAYS:
+        queued = [workflow(options.phases, layers, seed, cleanup=way) for seed in range(PROMPTS)]
+        loads, seconds = prompts.run(queued)
+        found[way] = reloaded_bytes(loads), seconds
+    for way, (again, seconds) in found.items():
+        cells = (again / GIB, *(ratio(again, to) for to in (found["all"][0], best, least)))
+        shown = [
+            options.mode,
+            f"{card_gib:g}",
+            f"{free_bytes / GIB:.2f}",
+            WAYS[way],
+            f"{cells[0]:.2f}",
+        ]
+        print(_line([*shown, *map(_share, cells[1:]), f"{seconds:.1f}"]), flush=True)
+    ours = found["queue"][0]
+    return int(ours > found["all"][0] / 2 or (best is not None and ours > HOSTS_MARGIN * best))
+
+
+def reloaded_bytes(loads: Sequence[tuple[str, int]]) -> int:
+    """Bytes loaded beyond each model's first run."""
+    met: set[str] = set()
+    again = 0
+    for name, loaded_bytes in loads:
+        again += loaded_bytes if name in met else 0
+        met.add(name)
+    return again
+
+
+def ratio(part: int, whole: int | None) -> float | None:
+    """None where there is nothing to compare with."""
+    return part / whole if whole else None
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Cleaning up: all of it, or the room that comes next needs."""
+
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from support.card_world import GPU, Card, Patcher  # noqa: E402
+
+from vram_supervisor.nodes.cleaning import (  # noqa: E402
+    clean_all,
+    clean_for_next,
+    clean_gpu_before,
+    coming,
+)
+from vram_supervisor.nodes.host.model_links import Reached  # noqa: E402
+from vram_supervisor.nodes.host.next_use import Uses  # noqa: E402
+from vram_supervisor.nodes.report import Report  # noqa: E402
+from vram_supervisor.supervisor.units import MiB  # noqa: E402
+
+
+def needed(*steps):
+    """The coming steps, each a patcher or several."""
+    groups = [each if isinstance(each, tuple) else (each,) for each in steps]
+    by_base = {}
+    for place, group in enumerate(groups, 1):
+        for patcher in group:
+            by_base.setdefault(id(patcher.model), float(place))
+    numbered = tuple((float(place), Reached(group)) for place, group in enumerate(groups, 1))
+    return Uses(numbered, by_base)
+
+
+def latent(*shape):
+    return {"samples": torch.zeros(shape)}
+
+
+def test_room_is_made_for_what_comes_next_and_no_more():
+    following = Patcher("Next", 0, missing=200 * MiB)
+    soon, late = Patcher("Soon", 500 * MiB), Patcher("Late", 400 * MiB)
+    card = Card(1000 * MiB, soon, late, following, uses=needed(following, soon, late))
+    done = clean_for_next(card.memory)
+    assert done.asked_bytes == 220 * MiB + 50 * MiB, "its weights, a margin, the host's minimum"
+    assert ([each.name for each in done.left], soon.loaded) == (["Late"], 500 * MiB)
+    assert done.freed_bytes == 170 * MiB
+
+
+def test_what_comes_next_does_not_leave_for_its_own_sake():
+    following = Patcher("Next", 700 * MiB, missing=600 * MiB)
+    card = Card(1000 * MiB, following, uses=needed(following))
+    done = clean_for_next(card.memory)
+    assert (done.reached, following.loaded) == (False, 700 * MiB)
+
+
+def test_the_work_on_a_latent_counts_by_the_hosts_own_estimate():
+    following = Patcher("Next", 100 * MiB)
+    following.model.memory_required = "the host's models have it"
+    following.memory_required = lambda shape: shape[0] * shape[2] * MiB
+    card = Card(1000 * MiB, following, uses=needed(following))
+    assert coming(card.memory, (), latent(1, 4, 60, 60)).room_bytes == (120 + 20) * MiB
+    assert coming(card.memory, (), latent(1, 4, 8, 8)).room_bytes == 50 * MiB
+    assert coming(card.memory, (), "no latent").room_bytes == 50 * MiB
+
+
+def test_models_that_work_where_they_lie_need_no_room():
+    on_cpu, following = Patcher("Text", 300 * MiB, offload=GPU), Patcher("Next", 0, missing=MiB)
+    card = Card(1000 * MiB, on_cpu, following, uses=needed(on_cpu, following))
+    assert coming(card.memory, (), None).patchers == (following,)
+
+
+def test_several_models_of_one_step_are_loaded_together():
+    model, control = Patcher("Model", 0, missing=100 * MiB), Patcher("Control", 0, missing=10 * MiB)
+    card = Card(1000 * MiB, model, control, uses=needed((model, control)))
+    assert coming(card.memory, (), None).room_bytes == (121 + 50) * MiB
+
+
+def test_room_for_a_model_that_is_still_to_be_made_is_not_guessed():
+    later = Patcher("Later", 0, missing=900 * MiB)
+    steps = ((1.0, Reached(unmade=True)), (2.0, Reached((later,))))
+    card = Card(1000 * MiB, Patcher("A", 900 * MiB), later, uses=Uses(steps))
+    assert coming(card.memory, (), None) is None
+
+
+def test_given_models_count_instead_of_the_queue():
+    given, queued = Patcher("Given", 0, missing=100 * MiB), Patcher("Queued", 300 * MiB)
+    card = Card(1000 * MiB, given, queued, uses=needed(queued))
+    found = coming(card.memory, (SimpleNamespace(patcher=given), None), None)
+    assert found.patchers == (given,)
+
+
+@pytest.mark.parametrize("uses", [None, Uses(), Uses(idle=True)])
+def test_where_nothing_is_known_to_come_models_stay(uses):
+    card = Card(1000 * MiB, Patcher("A", 900 * MiB), uses=uses)
+    assert clean_for_next(card.memory) is None
+    assert card.patchers[0].loaded == 900 * MiB
+    assert card.emptied == 1
+
+
+def test_cleaning_all_leaves_nothing_whatever_the_queue_needs():
+    model = Patcher("A", 900 * MiB)
+    card = Card(1000 * MiB, model, uses=needed(model))
+    done = clean_all(card.memory, GPU, empty_cache=True)
+    assert (done.reached, done.freed_bytes, card.loaded()) == (True, 900 * MiB, [])
+
+
+def test_cleaning_all_waits_only_where_the_cache_is_emptied():
+    card = Card(1000 * MiB, Patcher("A", 900 * MiB), lag_s=1.0)
+    assert clean_all(card.memory, GPU, empty_cache=True).waited_s == pytest.approx(1.0, abs=0.1)
+    card = Card(1000 * MiB, Patcher("A", 900 * MiB), lag_s=1.0)
+    done = clean_all(card.memory, GPU, empty_cache=False)
+    assert (done.waited_s, done.reached) == (0, False)
+
+
+def test_clean_gpu_before_makes_room_for_the_model_that_goes_through():
+    mine, other = Patcher("Mine", 0, missing=500 * MiB), Patcher("Other", 900 * MiB)
+    card, report = Card(1000 * MiB, other, mine), Report()
+    clean_gpu_before(card.memory, report, asked=True, values=(mine,))
+    assert report.applied == {"clean_gpu_before": True}
+    assert report.effective["eviction"]["left"][0]["name"] == "Other"
+    assert (report.warnings, mine.loaded_size()) == ([], 0)
+
+
+def test_clean_gpu_before_says_when_not_all_came_free():
+    mine, report = Patcher("Mine", 0, missing=5000 * MiB), Report()
+    clean_gpu_before(Card(1000 * MiB, mine).memory, report, asked=True, values=(mine,))
+    assert "asked for 5.4 GiB free" in report.warnings[0]
+
+
+def test_clean_gpu_before_does_nothing_unasked_and_says_when_nothing_comes():
+    card, report = Card(1000 * MiB, Patcher("A", 900 * MiB)), Report()
+    clean_gpu_before(card.memory, report, asked=False)
+    assert (report.applied, report.effective, card.emptied) == ({"clean_gpu_before": False}, {}, 0)
+    clean_gpu_before(card.memory, report, asked=True)
+    assert "What comes next needs no room that is known" in report.notes[0]
