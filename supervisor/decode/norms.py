@@ -58,6 +58,8 @@ class Moments:
     count: int = 0
     mean: Tensor | None = None
     squares: Tensor | None = None
+    folded: Folded | None = None
+    """With what the norm learned; made when it is first applied, which is when all is known."""
 
     def add(self, part: Tensor, groups: int) -> None:
         """Take in a part ``[N, C, ...]``."""
@@ -230,24 +232,73 @@ def _apply(  # noqa: PLR0917 - as torch's
     eps: float,
     moments: Moments,
 ) -> Tensor:
-    """Normalise ``[N, C, ...]`` with given moments in one fused kernel: a batch norm at rest."""
+    """Normalise ``[N, C, ...]`` with given moments, in one fused kernel."""
     items, channels = x.shape[:2]
-    # torch keeps both in the parameters' type on a GPU, and in full on a CPU.
-    rounded = x.dtype if weight is None else weight.dtype
-    mean, rstd = moments.scales(eps, rounded if x.is_cuda else None)
-    # Batch norm takes a variance and adds eps of its own, which must be positive.
-    variance = rstd.pow(-2) - eps
-    full = _full(x.dtype)
-    repeat = channels // groups
+    if moments.folded is None or moments.folded.place != (x.device, x.dtype):
+        moments.folded = _fold(moments, x, channels // groups, weight, bias, eps)
     flat = x.reshape(1, items * channels, *x.shape[2:])
-    result = functional.batch_norm(
-        flat,
-        mean.to(full).repeat_interleave(repeat, dim=1).flatten(),
-        variance.to(full).repeat_interleave(repeat, dim=1).flatten(),
-        None if weight is None else weight.to(full).repeat(items),
-        None if bias is None else bias.to(full).repeat(items),
-        training=False,
-        momentum=0.0,
-        eps=eps,
+    return moments.folded.run(flat, eps).view_as(x)
+
+
+def _fold(  # noqa: PLR0917
+    moments: Moments,
+    x: Tensor,
+    per_group: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Folded:
+    """Statistics and what was learned, for every channel of every item."""
+    # torch keeps statistics in the parameters' type on a GPU, and in full on a CPU.
+    rounded = x.dtype if weight is None else weight.dtype
+    both = moments.scales(eps, rounded if x.is_cuda else None)
+    mean, rstd = (each.repeat_interleave(per_group, dim=1).flatten() for each in both)
+    full, items = _full(x.dtype), x.shape[0]
+    weight, bias = (
+        None if each is None else each.to(full).repeat(items) for each in (weight, bias)
     )
-    return result.view_as(x)
+    if not x.is_cuda:
+        # A batch norm at rest takes a variance and adds eps of its own, which must be positive.
+        return Folded(
+            (x.device, x.dtype), mean.to(full), (rstd.pow(-2) - eps).to(full), weight, bias
+        )
+    mean, rstd = mean.to(full), rstd.to(full)
+    if weight is None and bias is None:
+        return Folded((x.device, x.dtype), mean, rstd)
+    # In torch's order, so that a part has the bits of the whole (`group_norm_kernel.cu`): scale
+    # and shift first, then one multiply-add for a value. That is what ``1 * (x - 0) * scale +
+    # shift`` comes to below.
+    scale = rstd if weight is None else rstd * weight
+    shift = -(scale * mean) if bias is None else bias - scale * mean
+    return Folded((x.device, x.dtype), torch.zeros_like(mean), scale, None, shift)
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A norm whose statistics are known, as a batch norm ``[N * C]`` in full.
+
+    Attributes:
+        place: device and type of what it is for.
+        spread: 1 / standard deviation on a GPU, the variance elsewhere.
+    """
+
+    place: tuple[torch.device, torch.dtype]
+    mean: Tensor
+    spread: Tensor
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+
+    def run(self, x: Tensor, eps: float) -> Tensor:
+        """Normalise ``[1, N * C, ...]``."""
+        if x.is_cuda:
+            return torch.batch_norm_elemt(x, self.weight, self.bias, self.mean, self.spread, eps)
+        return functional.batch_norm(
+            x,
+            self.mean,
+            self.spread,
+            self.weight,
+            self.bias,
+            training=False,
+            momentum=0.0,
+            eps=eps,
+        )
