@@ -6,7 +6,7 @@ import gc
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from ..supervisor.decode.running import Hooks
 from ..supervisor.errors import PartDoesNotFitError
@@ -17,13 +17,15 @@ from .host.vae import WholeDecodeRanOut, piece_of, pieces_of
 from .ladder import RanOut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from ..supervisor.decode.running import Progress
+    from ..supervisor.jobs.decodes import DecodeWatch
     from ..supervisor.planning.time_model import TimeModel
     from ..supervisor.planning.traced_cost import Piece
     from ..supervisor.planning.types import PlanRequest, Room
     from ..supervisor.types import Plan
+    from .expectation import Expectation
     from .host.exact_shared import PartsWay
     from .host.memory import HostMemory
     from .host.meter import PeakMeter
@@ -38,36 +40,6 @@ PIXEL_BYTES: Final = 3 * 4
 EVERYTHING_BYTES: Final = 1 << 60
 BELIEVED_FAILURE: Final = 1.5
 """A run that ran out is taken to need at most so many times what was predicted."""
-
-
-class Expectation(Protocol):
-    """What attempts ask of a forecast; a test can stand in for it."""
-
-    @property
-    def allocator(self) -> str | None:
-        """Which one serves the VAE's device."""
-        ...
-
-    @property
-    def notes(self) -> list[str]:
-        """What the report should tell."""
-        ...
-
-    def need_bytes(self, batch: int, frames: int | None, height: int, width: int) -> int:
-        """Predicted peak of a piece, in latents."""
-        ...
-
-    def hungriest(self, pieces: Iterable[Piece], *, exact: bool = False) -> Prediction:
-        """The prediction of the piece that needs most."""
-        ...
-
-    def learn(self, piece: Piece, outcome: Outcome) -> None:
-        """Keep what a piece took."""
-        ...
-
-    def learn_exact(self, base_bytes: int, outcome: Outcome) -> None:
-        """Keep what a run in exact parts took."""
-        ...
 
 
 @dataclass
@@ -112,6 +84,7 @@ class DeviceExecutor(ABC, Generic[_WayT, _MadeT]):
         cap_bytes: the most that may be added, 0 for what is free.
         tell: takes lines for the report.
         progress: makes a progress bar for so many steps, and is what advances it.
+        watch: told how the decode goes on.
         clock: seconds.
     """
 
@@ -128,6 +101,7 @@ class DeviceExecutor(ABC, Generic[_WayT, _MadeT]):
         cap_bytes: int,
         tell: Callable[[str], None] = say_nothing,
         progress: Callable[[int], Callable[[], None]] | None = None,
+        watch: DecodeWatch | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._vae, self._latent_shape, self._facts = vae, latent_shape, facts
@@ -136,7 +110,7 @@ class DeviceExecutor(ABC, Generic[_WayT, _MadeT]):
         self._patcher = getattr(vae, "patcher", None)
         self._allocator = None if forecast is None else forecast.allocator
         self._attempt: Attempt | None = None
-        self._tell, self._progress = tell, progress
+        self._tell, self._progress, self._watch = tell, progress, watch
         self.measured = Measured()
         """What the attempt that succeeded added to the device."""
         self.seconds: float | None = None
@@ -244,10 +218,21 @@ class DeviceExecutor(ABC, Generic[_WayT, _MadeT]):
         if self._exact is not None and self._exact.knows(plan):
             exact = self._exact
             self.prediction = self._prediction_of(exact, plan)
+            self._follows(plan)
             return self._survived(lambda: self._follow_exact(exact, plan))
         if self._forecast is not None:
             self.prediction = self._predicted(self._forecast, plan, exact=False)
+        self._follows(plan)
         return self._survived(lambda: self._follow(plan))
+
+    def _follows(self, plan: Plan) -> None:
+        if self._watch is not None:
+            known = self.prediction
+            self._watch.planned(plan, predicted_bytes=None if known is None else known.peak_bytes)
+
+    def _advanced(self) -> None:
+        if self._watch is not None:
+            self._watch.advanced()
 
     @abstractmethod
     def _follow(self, plan: Plan) -> _MadeT:
@@ -270,6 +255,7 @@ class DeviceExecutor(ABC, Generic[_WayT, _MadeT]):
         def advance(_progress: Progress) -> None:
             if step is not None:
                 step()
+            self._advanced()
 
         hooks = Hooks(
             progress=advance,
@@ -330,6 +316,8 @@ class DeviceExecutor(ABC, Generic[_WayT, _MadeT]):
         """Before each piece."""
         self.check_interrupt()
         if self._attempt is not None:
+            if self._attempt.shapes:
+                self._advanced()
             self._attempt.shapes.append(latent_shape)
 
     def _measured(self, needed_bytes: int, work: Callable[[], _ResultT]) -> _ResultT:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from .host.evicting import Eviction, holders
+from .host.evicting import SLACK_BYTES, Eviction, holders
 from .host.held_models import base_of, patchers_in
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ LOADING_MARGIN: Final = 1.1
 """The host wants so many times a model's missing weights free before it loads them."""
 CONDITIONS: Final = 2
 """Samplers run a latent with and without the prompt at once."""
+IMAGE_DIMENSIONS: Final = 2
+VIDEO_LATENT: Final = 5
+"""[batch, channels, frames, height, width]."""
 
 NOTHING_KNOWN: Final = (
     "What comes next needs no room that is known: nothing does, or its loader has still to run. "
@@ -56,8 +59,8 @@ def clean_all(memory: HostMemory, device: torch.device, *, empty_cache: bool) ->
         memory.empty_cache()
         waited_s = memory.recovery.back(asked, lambda: memory.free_bytes(device))
     after = memory.free_bytes(device)
-    held = holders(memory, device, ()) if after < asked else ()
-    return Eviction(str(device), asked, before, after, held=held, waited_s=waited_s)
+    done = Eviction(str(device), asked, before, after, waited_s=waited_s, slack_bytes=SLACK_BYTES)
+    return done if done.reached else replace(done, held=holders(memory, device, ()))
 
 
 def clean_for_next(
@@ -65,6 +68,7 @@ def clean_for_next(
     values: Sequence[object] = (),
     *,
     latent: object = None,
+    vae: object = None,
     empty_cache: bool = True,
 ) -> Eviction | None:
     """Make the room that the next models need; others leave only as far as they must.
@@ -73,6 +77,7 @@ def clean_for_next(
         memory: the host's memory manager.
         values: models, CLIPs and VAEs to make room for; none: what the queue runs next.
         latent: what is sampled or decoded next, as far as known.
+        vae: its VAE counts with what decoding the latent takes, where it is what comes next.
         empty_cache: give torch's unused memory back also where nobody had to leave.
 
     Returns:
@@ -81,20 +86,22 @@ def clean_for_next(
     gc.collect()
     if empty_cache:
         memory.empty_cache()
-    next_one = coming(memory, values, latent)
+    next_one = coming(memory, values, latent, vae)
     if next_one is None:
         return None
     return memory.make_room(next_one.room_bytes, next_one.device, *next_one.patchers)
 
 
-def coming(memory: HostMemory, values: Sequence[object], latent: object) -> Coming | None:
+def coming(
+    memory: HostMemory, values: Sequence[object], latent: object, vae: object = None
+) -> Coming | None:
     """The models to make room for, and how much; None where that is not known."""
     given = patchers_in(list(values))
     if given:
-        return _room_for(memory, given, latent)
+        return _room_for(memory, given, latent, vae)
     uses = memory.look_ahead()
     for step in () if uses is None else uses.coming():
-        found = _room_for(memory, step.patchers, latent)
+        found = _room_for(memory, step.patchers, latent, vae)
         if found is not None or step.unmade:
             return found
     return None
@@ -118,7 +125,9 @@ def tell(report: Report, done: Eviction | None) -> None:
         report.warnings.append(f"Not all the memory came free: {done.line()}")
 
 
-def _room_for(memory: HostMemory, patchers: Sequence[object], latent: object) -> Coming | None:
+def _room_for(
+    memory: HostMemory, patchers: Sequence[object], latent: object, vae: object
+) -> Coming | None:
     """Room where the first of them is loaded. Models that work where they lie, as text encoders
     on the CPU do, need none."""
     moving = [each for each in patchers if _device(each, "load") != _device(each, "offload")]
@@ -126,24 +135,38 @@ def _room_for(memory: HostMemory, patchers: Sequence[object], latent: object) ->
         return None
     device: Any = _device(moving[0], "load")
     together = tuple(each for each in moving if _device(each, "load") == device)
-    return Coming(device, together, _room_bytes(memory, together, latent))
+    return Coming(device, together, _room_bytes(memory, together, latent, vae))
 
 
 def _device(patcher: object, which: str) -> object:
     return getattr(patcher, f"{which}_device", None)
 
 
-def _room_bytes(memory: HostMemory, patchers: Sequence[object], latent: object) -> int:
+def _room_bytes(memory: HostMemory, patchers: Sequence[object], latent: object, vae: object) -> int:
     distinct = {id(base_of(each)): each for each in patchers}.values()
     missing = sum(memory.missing_weights_bytes(each) for each in distinct)
-    work = max((_work_bytes(each, latent) for each in distinct), default=0)
+    work = max((_work_bytes(each, latent, vae) for each in distinct), default=0)
     return int(missing * LOADING_MARGIN) + memory.inference_bytes(work)
 
 
-def _work_bytes(patcher: Any, latent: object) -> int:
-    """What sampling a latent takes by the host's own estimate; 0 where it has none."""
+def _work_bytes(patcher: Any, latent: object, vae: Any) -> int:
+    """What sampling or decoding a latent takes by the host's own estimate; 0 where it has none."""
     samples = latent.get("samples") if isinstance(latent, Mapping) else None
     shape = getattr(samples, "shape", None)
-    if shape is None or not hasattr(base_of(patcher), "memory_required"):
+    if shape is None:
+        return 0
+    if vae is not None and base_of(getattr(vae, "patcher", None)) is base_of(patcher):
+        return _decoding_bytes(vae, tuple(shape))
+    if not hasattr(base_of(patcher), "memory_required"):
         return 0
     return int(patcher.memory_required([shape[0] * CONDITIONS, *shape[1:]]))
+
+
+def _decoding_bytes(vae: Any, shape: tuple[int, ...]) -> int:
+    """Of a video an image VAE decodes the first frame, as the host has it."""
+    if getattr(vae, "latent_dim", None) == IMAGE_DIMENSIONS and len(shape) == VIDEO_LATENT:
+        shape = (*shape[:2], *shape[3:])
+    try:
+        return int(vae.memory_used_decode(shape, vae.vae_dtype))
+    except IndexError:  # a latent of fewer dimensions: not what this VAE will decode
+        return 0

@@ -23,6 +23,7 @@ from .host.vae import (
     shape_of,
 )
 from .ladder import Ladder, LadderExhausted, Question, RanOut, Record
+from .watching import begun, telling, told
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..supervisor.decode.sink import PixelSink
+    from ..supervisor.jobs.decodes import DecodeBoard
     from ..supervisor.planning.types import DecodeShape, PlanRequest
     from .host.forecast import Prediction
     from .host.memory import HostMemory
@@ -92,6 +94,7 @@ def decode_safely(
     forecasts: Forecasts,
     *,
     sink: PixelSink | None = None,
+    board: DecodeBoard | None = None,
 ) -> Decoded:
     """Decode a latent ([B, C, H, W], [B, C, T, H, W] or nested) to images.
 
@@ -103,6 +106,7 @@ def decode_safely(
         meter: measures.
         forecasts: predicts.
         sink: takes the pixels as they are done, however they are decoded.
+        board: told how the decode goes on.
 
     Raises:
         DecodeFailedError: every rung ran out of memory, or the decoder failed; the latent
@@ -118,6 +122,8 @@ def decode_safely(
         if fixed:
             latent = repeat_last_frame(latent)
         forecast = forecasts(vae, tuple(latent.shape)) if facts.pictures else None
+        shape = shape_of(latent, facts) if facts.pictures else None
+        watch = begun(board, "decode", vae, shape)
         executor = HostExecutor(
             vae,
             latent,
@@ -127,14 +133,15 @@ def decode_safely(
             forecast,
             cap_bytes=wish.budget_cap_bytes,
             sink=sink,
-            tell=record.tried.append,
+            tell=telling(record, watch),
             progress=memory.progress_bar,
+            watch=watch,
         )
         record.free_bytes = executor.free_bytes()
-        shape = shape_of(latent, facts) if facts.pictures else None
         is_clip = shape is not None and shape.frames is not None
         in_parts = sink is not None and is_clip and executor.has_exact_parts
-        pixels = _decode(executor, forecast, shape, facts, wish, record, in_parts=in_parts)
+        with told(watch, executor, record, memory):
+            pixels = _decode(executor, forecast, shape, facts, wish, record, in_parts=in_parts)
         images = None if pixels is None else as_images(_trimmed(pixels, facts, fixed=fixed))
         if sink is not None and images is not None:
             pour(images, sink)

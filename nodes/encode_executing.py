@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from .attempting import PICTURE_COPIES, DeviceExecutor, Expectation
+from .attempting import PICTURE_COPIES, DeviceExecutor
+from .expectation import Expectation
 from .host.vae_encoding import (
     encode_in_tiles,
     encode_whole,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..supervisor.decode.running import Hooks
+    from ..supervisor.jobs.decodes import DecodeWatch
     from ..supervisor.types import Plan
     from .host.exact_encode import EncodeWay
     from .host.memory import HostMemory
@@ -54,6 +56,7 @@ class EncodeExecutor(DeviceExecutor["EncodeWay", "torch.Tensor"]):
         cap_bytes: the most an encode may add, 0 for what is free.
         tell: takes lines for the report.
         progress: makes a progress bar for so many steps, and is what advances it.
+        watch: told how the encode goes on.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class EncodeExecutor(DeviceExecutor["EncodeWay", "torch.Tensor"]):
         cap_bytes: int,
         tell: Callable[[str], None],
         progress: Callable[[int], Callable[[], None]] | None = None,
+        watch: DecodeWatch | None = None,
     ) -> None:
         super().__init__(
             vae,
@@ -81,6 +85,7 @@ class EncodeExecutor(DeviceExecutor["EncodeWay", "torch.Tensor"]):
             cap_bytes=cap_bytes,
             tell=tell,
             progress=progress,
+            watch=watch,
         )
         self._encoding_vae, self._pixels, self._shape = vae, pixels, shape
 

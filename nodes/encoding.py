@@ -12,12 +12,14 @@ from .encode_executing import EncodeExecutor
 from .host.vae import VIDEO_DIMS
 from .host.vae_encoding import encoding_facts, latent_shape_of, prepared
 from .ladder import Ladder, LadderExhausted, Question, Record
+from .watching import begun, telling, told
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     import torch
 
+    from ..supervisor.jobs.decodes import DecodeBoard
     from .encode_executing import EncodeExpectation
     from .host.forecast import Prediction
     from .host.memory import HostMemory
@@ -75,6 +77,8 @@ def encode_safely(
     memory: HostMemory,
     meter: PeakMeter,
     forecasts: EncodeForecasts,
+    *,
+    board: DecodeBoard | None = None,
 ) -> Encoded:
     """Encode pictures [N, H, W, C] in 0..1 to what core's ``encode`` would give.
 
@@ -85,6 +89,7 @@ def encode_safely(
         memory: the host's memory manager.
         meter: measures.
         forecasts: predicts.
+        board: told how the encode goes on.
 
     Raises:
         EncodeFailedError: every rung ran out of memory, or the encoder failed. An interrupt
@@ -100,6 +105,8 @@ def encode_safely(
         arranged = prepared(vae, pixels) if facts.pictures else pixels.movedim(-1, 1)
         _check_sizes(pixels, tuple(arranged.shape), facts)
         forecast = forecasts(vae, facts, arranged) if facts.pictures else None
+        shape = _shape_of(vae, facts, tuple(arranged.shape)) if facts.pictures else None
+        watch = begun(board, "encode", vae, shape)
         executor = EncodeExecutor(
             vae,
             pixels,
@@ -109,12 +116,13 @@ def encode_safely(
             meter,
             forecast,
             cap_bytes=wish.budget_cap_bytes,
-            tell=record.tried.append,
+            tell=telling(record, watch),
             progress=memory.progress_bar,
+            watch=watch,
         )
         record.free_bytes = executor.free_bytes()
-        shape = _shape_of(vae, facts, tuple(arranged.shape)) if facts.pictures else None
-        samples = _encode(executor, forecast, shape, facts, wish, record)
+        with told(watch, executor, record, memory):
+            samples = _encode(executor, forecast, shape, facts, wish, record)
     return Encoded(
         samples,
         record,

@@ -10,10 +10,10 @@ from .attempting import (
     PICTURE_COPIES,
     PIXEL_BYTES,
     DeviceExecutor,
-    Expectation,
     pixels_of,
     say_nothing,
 )
+from .expectation import Expectation
 from .host.vae import (
     VIDEO_DIMS,
     Vae,
@@ -25,6 +25,7 @@ from .host.vae import (
     expecting,
     piece_of,
 )
+from .watching import WatchedSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from ..supervisor.decode.running import Hooks
     from ..supervisor.decode.sink import PixelSink
+    from ..supervisor.jobs.decodes import DecodeWatch
     from ..supervisor.planning.time_model import TimeModel
     from ..supervisor.types import Plan
     from .host.exact import ExactWay
@@ -76,6 +78,7 @@ class HostExecutor(DeviceExecutor["ExactWay", "torch.Tensor | None"]):
         sink: takes pixels as parts are done; None: they are returned.
         tell: takes lines for the report.
         progress: makes a progress bar for so many steps, and is what advances it.
+        watch: told how the decode goes on.
         clock: seconds.
     """
 
@@ -92,6 +95,7 @@ class HostExecutor(DeviceExecutor["ExactWay", "torch.Tensor | None"]):
         sink: PixelSink | None = None,
         tell: Callable[[str], None] = say_nothing,
         progress: Callable[[int], Callable[[], None]] | None = None,
+        watch: DecodeWatch | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         super().__init__(
@@ -105,6 +109,7 @@ class HostExecutor(DeviceExecutor["ExactWay", "torch.Tensor | None"]):
             cap_bytes=cap_bytes,
             tell=tell,
             progress=progress,
+            watch=watch,
             clock=clock,
         )
         self._latent, self._sink = latent, sink
@@ -132,13 +137,16 @@ class HostExecutor(DeviceExecutor["ExactWay", "torch.Tensor | None"]):
         self._survived(decode)
 
     def _follow_exact(self, exact: ExactWay, plan: Plan) -> torch.Tensor | None:
-        sink = self._sink or self._own_sink
+        sink = self._watched(self._sink or self._own_sink)
 
         def decode(hooks: Hooks) -> None:
             exact.decode(plan, sink, hooks, self.budget_bytes)
 
         self._in_parts(exact, plan, decode)
         return None if self._sink is not None else self._shaped(self._own_sink.pixels)
+
+    def _watched(self, sink: PixelSink) -> PixelSink:
+        return sink if self._watch is None else WatchedSink(sink, self._watch)
 
     def _shaped(self, pixels: torch.Tensor) -> torch.Tensor:
         """[B * T, H, W, C] as core gives it."""
@@ -177,7 +185,7 @@ class HostExecutor(DeviceExecutor["ExactWay", "torch.Tensor | None"]):
         return exact if is_video and is_plain and all(len(part) == 1 for part in parts) else None
 
     def _streamed_out(self, exact: ExactWay) -> torch.Tensor:
-        exact.decode_whole(self._own_sink, self._begins)
+        exact.decode_whole(self._watched(self._own_sink), self._begins)
         return self._shaped(self._own_sink.pixels)
 
     def _each(self, vae: Vae, parts: Sequence[torch.Tensor]) -> torch.Tensor:

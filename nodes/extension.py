@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import ComfyExtension
 
+from ..supervisor.telemetry.history import DAY_S
 from .faces.hard_memory_purge import HardMemoryPurge
 from .faces.hw_probe_recommendations import HwProbeRecommendations
 from .faces.hw_supporter import HwSupporter
@@ -17,9 +17,11 @@ from .faces.vae_encode_tiled_safe import VaeEncodeTiledSafe
 from .faces.vram_cleanup import VramCleanup
 from .faces.vram_flush_latent import VramFlushLatent
 from .host.duplicates import DuplicateWatch
-from .host.preferences import preferences_from
 from .host.runtime import runtime
 from .safe_decode import protection
+
+if TYPE_CHECKING:
+    from .host.preferences import Preferences
 
 NODES: tuple[type[Any], ...] = (
     HwSupporter,
@@ -60,5 +62,13 @@ class SupervisorExtension(ComfyExtension):
         watch = DuplicateWatch({node.GET_SCHEMA().node_id: node for node in NODES})
         watch.look()
         runtime().before_job = watch.look
-        if preferences_from(os.environ).protect_vae_decode:
-            protection().switch_on()
+        runtime().preferences.follow(_apply)
+
+
+def _apply(preferences: Preferences) -> None:
+    """Have what the user wants in every workflow hold from now on."""
+    watched = runtime().supervisor
+    watched.set_rate(preferences.sampling_rate_hz)
+    watched.history.keep_for(preferences.history_days * DAY_S)
+    switch = protection().switch_on if preferences.protect_vae_decode else protection().switch_off
+    switch()

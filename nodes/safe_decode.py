@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..supervisor.decode.sink import PixelSink
     from ..supervisor.planning.types import PlanRequest
     from .decoding import Decoded
+    from .host.preferences import Quality
     from .host.vae import Vae
 
     class Decode(Protocol):
@@ -52,13 +54,26 @@ def decoder_here(vae: Vae) -> Decode:
 
     def decode(samples: Any, wish: DecodeWish, *, sink: PixelSink | None = None) -> Decoded:
         forecasts = here.forecaster.forecast
-        return decode_safely(samples, vae, wish, here.memory, meter, forecasts, sink=sink)
+        return decode_safely(
+            samples,
+            vae,
+            wish,
+            here.memory,
+            meter,
+            forecasts,
+            sink=sink,
+            board=watched.decodes,
+        )
 
     return decode
 
 
 def _is_interrupt(problem: BaseException) -> bool:
     return runtime().memory.is_interrupt(problem)
+
+
+def _wanted_quality() -> Quality:
+    return runtime().preferences.now.default_quality
 
 
 def protected_decode(
@@ -69,8 +84,10 @@ def protected_decode(
     *,
     decoder_of: Callable[[Vae], Decode] = decoder_here,
     is_interrupt: Callable[[BaseException], bool] = _is_interrupt,
+    quality: Callable[[], Quality] = _wanted_quality,
 ) -> torch.Tensor:
-    """What a protected core node decodes with; images [N, H, W, C].
+    """What a protected core node decodes with; images [N, H, W, C]. It tells no quality, so the
+    user's standard one holds where sizes are chosen here.
 
     Whatever fails but for want of memory, core decodes as ever, and the latent kept meanwhile
     goes once that worked: a mistake of ours costs time only, and an error of the decoder's own
@@ -80,12 +97,13 @@ def protected_decode(
         DecodeFailedError: it ran out of memory everywhere, core failed too, or the latent cannot
             be decoded by anybody. It names the kept latent.
     """
-    wish = DecodeWish(request, last_frame_fix=False, budget_cap_bytes=0, keep_latent=True)
     try:
         decode = decoder_of(vae)
+        request = request if request.manual else replace(request, quality=quality())
     except Exception:  # noqa: BLE001 - whatever it is, nothing was decoded yet
         _log.exception("No safe decode of this VAE; core decodes as ever")
         return core()
+    wish = DecodeWish(request, last_frame_fix=False, budget_cap_bytes=0, keep_latent=True)
     try:
         decoded = decode(latent, wish)
     except DecodeFailedError as failure:

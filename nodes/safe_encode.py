@@ -26,4 +26,4 @@ def safe_encode(pixels: torch.Tensor, vae: EncodingVae, wish: EncodeWish) -> Enc
     def forecast(vae: EncodingVae, facts: VaeFacts, pixels: torch.Tensor) -> EncodeForecast:
         return EncodeForecast(here.forecaster, vae, facts, pixels, here.memory)
 
-    return encode_safely(pixels, vae, wish, here.memory, meter, forecast)
+    return encode_safely(pixels, vae, wish, here.memory, meter, forecast, board=watched.decodes)

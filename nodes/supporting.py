@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 from ..supervisor.http.probe_report import build_report
 from ..supervisor.types import DecodeContext
 from ..supervisor.units import to_gib
+from .cleaning import clean_gpu_before
 from .host.runtime import Runtime, job_owner, versions
 from .host.torch_settings import RESERVE
 from .host.wishes import SWITCHES, Switch, reserve_bytes, resolve_switch
 from .report import Report, hardware_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 NOTES: Final = (
     "Settings hold for this job and are put back when it ends, fails or is interrupted.",
@@ -58,12 +59,11 @@ def probe(runtime: Runtime, context: DecodeContext | None = None) -> dict[str, A
     return build_report(context or DecodeContext(), runtime.supervisor, versions=versions())
 
 
-def clean_if_asked(runtime: Runtime, report: Report, *, asked: bool) -> None:
-    """Unload all models and empty the cache before anything else."""
-    if asked:
-        runtime.memory.unload_all()
-        runtime.memory.empty_cache()
-    report.applied["clean_gpu_before"] = asked
+def clean_if_asked(
+    runtime: Runtime, report: Report, *, asked: bool, values: Sequence[object] = ()
+) -> None:
+    """Make room before anything else, for the models in ``values`` or what the queue runs next."""
+    clean_gpu_before(runtime.memory, report, asked=asked, values=values)
 
 
 def hold_reserve(runtime: Runtime, widgets: Mapping[str, Any], report: Report) -> dict[str, object]:

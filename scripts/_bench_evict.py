@@ -74,7 +74,8 @@ def command_line() -> argparse.Namespace:
 
 def measure(options: argparse.Namespace) -> int:
     """All cards and ways in this process; 1 where the pack missed what it promises."""
-    arguments = ["--cpu"] if options.cpu else []
+    # As the executor of the bench caches: the pack reads it from the command line.
+    arguments = ["--cache-classic", *(["--cpu"] if options.cpu else [])]
     arguments += ["--disable-dynamic-vram"] if options.mode == "off" else []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         enter(options.comfyui, Path(folder), *arguments)

@@ -7,6 +7,7 @@
     python scripts/bench.py decode --comfyui PATH    decodes on emulated small cards (CUDA)
     python scripts/bench.py decode --merge FILES      its page from files measured before
     python scripts/bench.py evict --comfyui PATH    what a queue loads again on small cards (CUDA)
+    python scripts/bench.py reserve --comfyui PATH    another program grows in mid-job (CUDA)
     python scripts/bench.py attention --comfyui PATH    SageAttention beside ComfyUI's (CUDA)
 
 Prints Markdown on stdout. All that take ``--comfyui`` run in ComfyUI's Python (COMFYUI_PYTHON, or
@@ -31,6 +32,7 @@ IN_COMFYUI = {
     "predict": "_bench_predict.py",
     "decode": "_bench_decode.py",
     "evict": "_bench_evict.py",
+    "reserve": "_bench_reserve.py",
     "attention": "_bench_attention.py",
 }
 

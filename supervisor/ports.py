@@ -71,6 +71,10 @@ class HistoryStore(Protocol):
         """Newest first."""
         ...
 
+    def keep_for(self, seconds: float) -> None:
+        """Forget jobs that ended longer ago, where age counts."""
+        ...
+
     def problem(self) -> str | None:
         """Why records are not reaching the disk, None when they are."""
         ...

@@ -12,11 +12,13 @@ import atexit
 import logging
 import threading
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from .errors import StreamLimitReachedError, SupervisorStoppedError
+from .jobs.decodes import DecodeBoard
 from .jobs.tracker import JobTracker
 from .telemetry.allocator import TorchCounter
 from .telemetry.clock import SystemClock
@@ -26,6 +28,7 @@ from .telemetry.peaks import PeakBook
 from .telemetry.probes.discover import discover_probes
 from .telemetry.ring import EventRing
 from .telemetry.sampler import Sampler
+from .types import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from .planning.time_model import TimeModel
     from .ports import AllocatorCounter, Clock, HistoryStore, OutsideTorch, Probe
     from .telemetry.ring import Subscription
-    from .types import DeviceInfo, JobChange, Sample
+    from .types import DecodeProgress, DecodeSummary, DeviceInfo, JobChange, Sample
 
 STREAM_LIMIT: Final = 64
 RING_CAPACITY: Final = 8192
@@ -73,7 +76,10 @@ class Supervisor:
         self.counter = counter
         self.ring = EventRing(ring_capacity)
         self.peaks = PeakBook(counter, clock, [probe.device.key for probe in probes])
-        self.jobs = JobTracker(clock, self._job_changed, self.peaks)
+        self.jobs = JobTracker(clock, self._job_changed, self.peaks, self._decodes_of)
+        self.decodes = DecodeBoard(clock, self.jobs, self._used_bytes, self._decode_changed)
+        self._clock = clock
+        self._state = State(clock.time_s())
         self._probes = tuple(probes)
         self._stream_limit = stream_limit
         self._streams = 0
@@ -194,6 +200,10 @@ class Supervisor:
             "probe_errors": {key: error for key, error in errors.items() if error is not None},
         }
 
+    def set_rate(self, rate_hz: float) -> None:
+        """Sample so often while a job runs or somebody watches."""
+        self._sampler.set_busy_interval(1.0 / rate_hz)
+
     # --- events ---------------------------------------------------------------------------
 
     def open_stream(self, last_event_id: int | None, notify: Callable[[], None]) -> Subscription:
@@ -225,6 +235,37 @@ class Supervisor:
             self._sampler.wake()
         if change.record is not None:
             self._writer.put(change.record)
+
+    def _decode_changed(self, progress: DecodeProgress) -> None:
+        """On the decoding thread: nothing here waits."""
+        self.ring.publish("decode", progress)
+
+    def _decodes_of(self, job_id: str) -> tuple[DecodeSummary, ...]:
+        return self.decodes.of_job(job_id)
+
+    def _used_bytes(self, device: str) -> int | None:
+        sample = self.latest().get(device)
+        return None if sample is None else sample.reading.used_bytes
+
+    @property
+    def state(self) -> State:
+        """What holds for the whole process now."""
+        return self._state
+
+    def tell_state(
+        self,
+        *,
+        reserve_bytes: int | None,
+        reserve_words: str | None,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        """Something of it may have changed; nothing is published where it has not."""
+        state = State(self._clock.time_s(), reserve_bytes, reserve_words, warnings)
+        with self._lock:
+            if replace(state, time_s=self._state.time_s) == self._state:
+                return
+            self._state = state
+        self.ring.publish("state", state)
 
     def record(self, sample: Sample) -> None:
         """Take in a sample; the sampler does, on its worker threads."""

@@ -7,8 +7,9 @@ from typing import Literal, TypeAlias
 
 DeviceKind: TypeAlias = Literal["cuda", "hip", "xpu", "mps", "cpu"]
 JobStatus: TypeAlias = Literal["running", "success", "error", "interrupted"]
-EventKind: TypeAlias = Literal["telemetry", "job"]
+EventKind: TypeAlias = Literal["telemetry", "job", "decode", "state"]
 PlanKind: TypeAlias = Literal["whole", "evict", "tiled", "streamed", "cpu"]
+DecodeOutcome: TypeAlias = Literal["running", "done", "failed", "interrupted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,63 @@ class JobRecord:
     status: JobStatus = "running"
     nodes: tuple[NodeRecord, ...] = ()
     peaks: tuple[Peak, ...] = ()
+    decodes: tuple[DecodeSummary, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeSummary:
+    """What a decode or encode was expected to add to its device, and what it did.
+
+    Attributes:
+        what: decode or encode.
+        family: class of the VAE's network, None where nobody said.
+        width: of the pictures, pixels; height and frames likewise. None where they are none.
+        held_bytes: used on the device, by everybody, when it began.
+        plan: the plan that was followed last, in one line; ``kind`` is its kind.
+        predicted_bytes: what it was to add, None where nothing was predicted.
+        measured_bytes: what it added, None where that was not measured.
+        retries: what ran out of memory on the way, or was evicted, in words.
+    """
+
+    what: Literal["decode", "encode"]
+    device: str
+    node_id: str | None
+    started_s: float
+    ended_s: float | None = None
+    outcome: DecodeOutcome = "running"
+    family: str | None = None
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    held_bytes: int | None = None
+    kind: PlanKind | None = None
+    plan: str | None = None
+    predicted_bytes: int | None = None
+    predicted_seconds: float | None = None
+    measured_bytes: int | None = None
+    seconds: float | None = None
+    retries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeProgress:
+    """How far a running decode is.
+
+    Attributes:
+        number: of the decode, counted from 1 in this process.
+        job_id: which job it belongs to.
+        steps: parts to run, None until there is a plan; ``done`` of them have run.
+        finished: rectangles in pixels of the output that are final, with their frames:
+            ``(first frame, frames, left, top, right, bottom)``. All of them in a snapshot,
+            those since the last event in an event.
+    """
+
+    number: int
+    job_id: str | None
+    summary: DecodeSummary
+    steps: int | None = None
+    done: int = 0
+    finished: tuple[tuple[int, int, int, int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +209,28 @@ class JobChange:
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """What holds for the whole process and changes now and then.
+
+    Attributes:
+        reserve_bytes: what is kept free for others on the main device, None where not known.
+        reserve_words: why so much, in one line.
+        warnings: what a user should know now, such as memory spilling to the system's.
+    """
+
+    time_s: float
+    reserve_bytes: int | None = None
+    reserve_words: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """What a stream carries. ``sequence`` grows by one per event and is the SSE id."""
 
     sequence: int
     kind: EventKind
-    payload: Sample | JobChange
+    payload: Sample | JobChange | DecodeProgress | State
 
 
 @dataclass(frozen=True, slots=True)

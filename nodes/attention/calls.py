@@ -20,9 +20,11 @@ SHAPE: Final = "shape"
 SCALE: Final = "scale"
 SIZE: Final = "size"
 SHORT: Final = "short"
+TAIL: Final = "tail of keys"
 PRECISION: Final = "precision"
-"""Why a call is left to the host. Size: more than a kernel's 32-bit indices or grid hold;
-precision: the model asks for full precision in this call."""
+"""Why a call is left to the host. Size: more than a kernel's 32-bit indices or grid hold; tail:
+keys that do not fill the last block of a kernel without a mask for it; precision: the model asks
+for full precision in this call."""
 
 _NAMES: Final = {
     torch.float16: "float16",
@@ -31,6 +33,10 @@ _NAMES: Final = {
 }
 _FAR: Final = 2**31
 _GRID: Final = 65535
+_TAIL_SHARE: Final = 0.01
+"""Of a kernel's keys may be made-up ones of score 0: an error of so much at most, for the kernels
+take the keys' mean off, which leaves real scores with a mean of 0 and so at least that weight.
+Their 8 bits cost more. 77 keys of text would be off by a third, 16 frames by two thirds."""
 
 
 class Call(NamedTuple):
@@ -112,6 +118,7 @@ def refusal(kernel: Kernel, call: Call) -> str | None:
         (SCALE, call.scale is not None and not kernel.takes_scale),
         (SHORT, q.shape[call.tokens_at] < kernel.least_tokens),
         (SIZE, _too_large(call)),
+        (TAIL, _tail_share(kernel, k.shape[call.tokens_at]) > _TAIL_SHARE),
     )
     return next((reason for reason, holds in reasons if holds), None)
 
@@ -176,6 +183,12 @@ def _agree(call: Call, heads: int, *, grouped: bool) -> bool:
     matches = own == theirs or (grouped and theirs > 0 and own % theirs == 0)
     same = q.shape[0] == k.shape[0] and q.shape[-1] == k.shape[-1]
     return matches and same and own == heads and q.numel() > 0 and k.numel() > 0
+
+
+def _tail_share(kernel: Kernel, keys: int) -> float:
+    """How much of what the kernel takes for keys lies beyond the last one."""
+    lacking = -keys % kernel.unmasked_block
+    return lacking / (keys + lacking)
 
 
 def _too_large(call: Call) -> bool:

@@ -54,6 +54,8 @@ class Kernel:
         dtypes: what it computes in, by torch's names; float32 is cast where it is not among it.
         head_dims: sizes of a head it takes.
         least_tokens: queries from which on it is meant to be used.
+        unmasked_block: keys it takes at a time, where it counts what the last block lacks of
+            them as keys of score 0.
         heads_first: takes [batch, heads, tokens, head_dim] only.
         takes_scale: has ``sm_scale``.
         takes_mask: has a correct ``attn_mask``.
@@ -77,6 +79,7 @@ class Kernel:
     dtypes: frozenset[str] = HALVES
     head_dims: Container[int] = range(1, 129)
     least_tokens: int = 1
+    unmasked_block: int = 1
     heads_first: bool = False
     takes_scale: bool = True
     takes_mask: bool = False
@@ -94,10 +97,19 @@ KERNELS: Final = (
         options={"pv_accum_dtype": "fp32"},
         triton_quantises=True,
     ),
-    Kernel(FP16_TRITON, SAGE, "sageattn_qk_int8_pv_fp16_triton", triton=True),
+    Kernel(
+        # 2.0 and 2.1 mask the last block of keys as little as 1.0.6 does; 2.2.0 does in some of
+        # the builds of that number.
+        FP16_TRITON,
+        SAGE,
+        "sageattn_qk_int8_pv_fp16_triton",
+        triton=True,
+        unmasked_block=64,
+    ),
     Kernel(
         # 1.0.6 takes any keyword and so ignores a mask without a word; it subtracts the keys'
-        # mean in place. Its kernels are plain Triton, which AMD's GPUs run too.
+        # mean in place, and loads zeros beyond the last key without masking their scores. Its
+        # kernels are plain Triton, which AMD's GPUs run too.
         FP16_TRITON,
         SAGE,
         "sageattn",
@@ -106,6 +118,7 @@ KERNELS: Final = (
         triton=True,
         dtypes=HALVES | {"float32"},
         head_dims=frozenset({64, 96, 128}),
+        unmasked_block=64,
         takes_grouped=True,
         changes_k=True,
     ),

@@ -87,8 +87,8 @@ def reserve_widgets() -> list[Any]:
             "reserved_vram_mode",
             RESERVE_MODES,
             "adaptive",
-            "manual: reserved_vram_gb as given. The other modes use the same figure for now; "
-            "the report says so.",
+            "manual: reserved_vram_gb as given. adaptive: how far other programs' memory grew "
+            "lately. auto_used_plus: what they hold plus the headroom. The report says why.",
         ),
         io.Float.Input(
             "reserved_vram_gb",

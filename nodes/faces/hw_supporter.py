@@ -11,8 +11,9 @@ from comfy_api.latest import io
 from ..attention.applying import apply_attention
 from ..host.model_hooks import bind
 from ..host.runtime import runtime
+from ..reserving import hold_for_job, hold_reserve
 from ..suggestion import tiling_suggestion
-from ..supporting import clean_if_asked, hold_for_job, hold_reserve, new_report, resolve_switches
+from ..supporting import clean_if_asked, new_report, resolve_switches
 from .common import (
     CATEGORY,
     COMPILE_MODES,

@@ -7,7 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..host.runtime import runtime
-from ..supporting import clean_if_asked, hold_for_job, hold_reserve, new_report, resolve_switches
+from ..reserving import hold_for_job, hold_reserve
+from ..supporting import clean_if_asked, new_report, resolve_switches
 from .common import (
     CATEGORY,
     Anything,

@@ -75,7 +75,9 @@ class VramCleanup(io.ComfyNode):
                 clean_all(here.memory, here.memory.main_device(), empty_cache=soft_empty_cache)
                 if unload_all_models
                 # What runs next decides: the connected models only pass through.
-                else clean_for_next(here.memory, latent=passthrough, empty_cache=soft_empty_cache)
+                else clean_for_next(
+                    here.memory, latent=passthrough, vae=vae, empty_cache=soft_empty_cache
+                )
             )
 
         freed = measure(here.memory, work)

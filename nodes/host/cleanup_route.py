@@ -92,15 +92,15 @@ class Cleaner:
 
     def _clean(self, wish: CleanupWish) -> Eviction | None:
         device = self.memory.main_device()
+        total = self.memory.total_bytes(device)
+        if wish.free_bytes is not None and wish.free_bytes > total:
+            raise QueryRejectedError("free_bytes", f"is more than the {total} the device has")
         if wish.unload_all_models:
             return clean_all(self.memory, device, empty_cache=wish.soft_empty_cache)
         if wish.soft_empty_cache:
             self.memory.empty_cache()
         if wish.free_bytes is None:
             return None
-        total = self.memory.total_bytes(device)
-        if wish.free_bytes > total:
-            raise QueryRejectedError("free_bytes", f"is more than the {total} the device has")
         return self.memory.make_room(wish.free_bytes, device)
 
     def _refuse_while_running(self) -> None:
@@ -116,7 +116,7 @@ def add_cleanup_route(routes: web.RouteTableDef, cleaner: Cleaner) -> None:
     @refusing
     async def cleanup(request: web.Request) -> web.StreamResponse:
         refuse_foreign(request.headers)
-        wish = parse_wish(await _body(request))
+        wish = parse_wish(await json_body(request))
         done = await asyncio.to_thread(cleaner.clean, wish)
         eviction = None if done is None else done.as_dict()
         return json_response({"cache_emptied": wish.soft_empty_cache, "eviction": eviction})
@@ -152,8 +152,16 @@ def refuse_foreign(headers: Mapping[str, str]) -> None:
     origin = headers.get("Origin")
     if headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}:
         raise ForeignOriginError(origin or "another site")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("Host", "").lower():
-        raise ForeignOriginError(origin)
+    if origin is not None and _site(origin) != headers.get("Host", "").lower():
+        raise ForeignOriginError(origin or "an unnamed site")
+
+
+def _site(origin: str) -> str | None:
+    """Host and port; None for what is no origin."""
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None
 
 
 def parse_wish(body: object) -> CleanupWish:
@@ -186,7 +194,7 @@ def _size(value: object) -> int | None:
     return value
 
 
-async def _body(request: web.Request) -> object:
+async def json_body(request: web.Request) -> object:
     """The JSON body; its type is insisted on, for forms of foreign pages cannot send it.
 
     Raises:
@@ -202,8 +210,8 @@ async def _body(request: web.Request) -> object:
         raise QueryRejectedError("body", f"is longer than {MOST_BODY_BYTES} bytes")
     try:
         return json.loads(data or b"{}")
-    except ValueError:
-        raise QueryRejectedError("body", "is not JSON") from None
+    except (ValueError, RecursionError):
+        raise QueryRejectedError("body", "is not JSON, or too deep") from None
 
 
 def _running_words(prompt_id: str, position: JobPosition) -> str:

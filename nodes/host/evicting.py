@@ -131,6 +131,8 @@ class Eviction:
         left: models that left, the first to leave first.
         held: who holds the device where that was not reached, else nobody.
         waited_s: how long the memory took to be back after the models had left.
+        slack_bytes: so much less counts as reached: where all was asked for and not what some
+            work needs.
     """
 
     device: str
@@ -140,6 +142,7 @@ class Eviction:
     left: tuple[Left, ...] = ()
     held: tuple[Holder, ...] = ()
     waited_s: float = 0.0
+    slack_bytes: int = 0
 
     @property
     def freed_bytes(self) -> int:
@@ -149,7 +152,7 @@ class Eviction:
     @property
     def reached(self) -> bool:
         """Whether what was asked for is free."""
-        return self.free_after_bytes >= self.asked_bytes
+        return self.free_after_bytes >= self.asked_bytes - self.slack_bytes
 
     def as_dict(self) -> dict[str, Any]:
         """For a report."""
@@ -175,8 +178,8 @@ class Eviction:
         told = f"{asked}: {freed}" + (f" ({who})" if who else "")
         if self.reached or (everything and not self.held):
             return told
-        held = "; ".join(_held_words(each) for each in self.held)
-        return f"{told}, {format_bytes(self.free_after_bytes)} is free. Still held: {held or '?'}"
+        held = "; ".join(_held_words(each) for each in self.held) or "nobody known"
+        return f"{told}, {format_bytes(self.free_after_bytes)} is free. Still held: {held}"
 
 
 def _pause(seconds: float) -> None:
@@ -316,21 +319,40 @@ def holders(
         stays = leaving_bytes(loaded) == 0
         why = "in use" if loaded not in others else "kept by the host" if stays else "did not leave"
         found.append(Holder(name_of(patcher), _size(patcher, "loaded_size"), why))
+    lost = _lost(memory, device)
     use = memory.device_use(device)
     if use is not None:
-        found += _beyond_models(use, memory.loaded_on(device))
+        lost_bytes = sum(each.held_bytes for each in lost)
+        found += _beyond_models(use, memory.loaded_on(device), lost_bytes)
+    found += lost
     named = [each for each in found if each.held_bytes > 0]
     return tuple(sorted(named, key=lambda each: -each.held_bytes))
 
 
-def _beyond_models(use: DeviceUse, models: Sequence[object]) -> Iterable[Holder]:
+def _lost(memory: Memory, device: torch.device) -> list[Holder]:
+    """Weights in torch that the host cannot unload, for their patcher is gone and they are not."""
+    found: list[Holder] = []
+    for loaded in getattr(memory.management, "current_loaded_models", ()):
+        reference = getattr(loaded, "real_model", None)
+        base = None if reference is None or loaded.model is not None else reference()
+        if base is not None and loaded.device == device:
+            held_bytes = int(getattr(base, "model_loaded_weight_memory", 0))
+            found.append(Holder(type(base).__name__, held_bytes, "dropped, but still referred to"))
+    return found
+
+
+def _beyond_models(use: DeviceUse, models: Sequence[object], lost_bytes: int) -> Iterable[Holder]:
     """What torch holds beside weights, and what others hold. Streamed weights lie outside torch."""
     patchers = [getattr(each, "model", None) for each in models]
     weights = sum(_size(each, "loaded_size") for each in patchers)
     in_torch = sum(_in_torch(each) for each in patchers)
     ours = use.reserved_bytes + weights - in_torch
     return (
-        Holder("tensors of this process", use.allocated_bytes - in_torch, "still referred to"),
+        Holder(
+            "tensors of this process",
+            use.allocated_bytes - in_torch - lost_bytes,
+            "still referred to",
+        ),
         Holder(
             "torch's cache",
             use.reserved_bytes - use.allocated_bytes,

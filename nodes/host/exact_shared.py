@@ -330,12 +330,12 @@ class PartsWay(ABC):
         if layout.host_bytes:
             parked = f", {format_bytes(layout.host_bytes)} waiting in system memory"
         reason = (
-            f"{does} ({way.name}): parts of up to {size[1]} x {size[0]} px in {layout.pieces} "
-            f"steps{parked}: {why}"
+            f"{does} ({way.name}): parts of up to {size[1]} x {size[0]} px "
+            f"in {self._steps(layout)} steps{parked}: {why}"
         )
         return Plan(
             "streamed" if streamed else "tiled",
-            layout.pieces,
+            self._steps(layout),
             reason,
             peak_bytes,
             fits=True,
@@ -348,8 +348,12 @@ class PartsWay(ABC):
         )
 
     def _seconds(self, layout: Layout, times: TimeModel, room: Room, evict: int) -> float:
-        took = times.decode_s(int(self._result_pixels() * layout.overhead), layout.pieces, 0)
+        took = times.decode_s(int(self._result_pixels() * layout.overhead), self._steps(layout), 0)
         return took + times.evict_s(evict) + times.reload_s(room.reload_bytes(evict))
+
+    def _steps(self, layout: Layout) -> int:
+        """Parts of all items, each of which is run by itself."""
+        return layout.pieces * self._shape[0]
 
     def _survey(self, way: Way) -> Survey:
         return self._shared.survey(self._text(way.name), lambda: self._surveyed(way))

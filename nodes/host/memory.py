@@ -195,7 +195,8 @@ class HostMemory:
     def outside_torch_bytes(self, device: str) -> int | None:
         """Streamed weights on ``device`` that torch's allocator does not know.
 
-        None where DynamicVRAM is off or its library cannot tell them per device.
+        comfy-aimdo counts what passes through its hooks: torch's allocations too, which are
+        taken off. None where DynamicVRAM is off or its library cannot tell it per device.
         """
         if not self.dynamic() or not device.startswith("cuda"):
             return None
@@ -204,7 +205,7 @@ class HostMemory:
         if len(getattr(control, "devctxs", ())) > 1:
             return None
         total = getattr(control, "get_total_vram_usage", None)
-        return None if total is None else int(total())
+        return None if total is None else max(0, int(total()) - _hooked_bytes(device))
 
     def loaded_on(self, device: torch.device) -> list[object]:
         """Models on a device, clones of the same weights once.
@@ -224,6 +225,21 @@ class HostMemory:
         """Those but ``keep`` (patchers) and their clones."""
         loaded = self.loaded_on(device)
         return [each for each in loaded if not any(_holds(each, kept) for kept in keep)]
+
+
+def _hooked_bytes(name: str) -> int:
+    """What of torch's memory comfy-aimdo has counted: live tensors where the driver keeps the
+    pool, whole segments where torch does; expandable segments take another way."""
+    import torch
+
+    from .device_facts import allocator_name
+
+    device = torch.device(name)
+    counted = {
+        "cudaMallocAsync": torch.cuda.memory_allocated,
+        "native": torch.cuda.memory_reserved,
+    }.get(allocator_name(device))
+    return 0 if counted is None else int(counted(device))
 
 
 def _holds(loaded: object, patcher: object | None) -> bool:

@@ -19,13 +19,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from ...supervisor.jobs.eviction import NEVER
+from ...supervisor.units import GiB
 from .held_models import base_of, kind_of, patchers_in
 from .model_links import Reached, models_used
 from .prompt_graph import Graph, to_run
 from .queue import waiting_prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
     from .model_links import Outputs
@@ -38,6 +39,11 @@ _log = logging.getLogger(__name__)
 
 REMEMBERED_NODES: Final = 4096
 """Nodes whose outputs are remembered, all prompts together; beyond that the oldest go."""
+MOST_PROMPTS: Final = 32
+"""Waiting prompts that are looked at: some milliseconds each, at every eviction, while the job
+waits. What only later ones need counts as not needed."""
+MOST_FREE_GIB: Final = 128
+"""The host's cache wants no more system memory free than that before it keeps old results."""
 
 
 class NodeStates(Protocol):
@@ -100,7 +106,9 @@ class _Running:
 class NextUses:
     """Follows prompts and answers ``look``. Any thread may call."""
 
-    def __init__(self, types: NodeTypes, states: NodeStates, keeps: Keeps = "last") -> None:
+    def __init__(
+        self, types: NodeTypes, states: NodeStates, keeps: Keeps | Callable[[], Keeps] = "last"
+    ) -> None:
         """``keeps``: whether the host's cache outlives a prompt that does not use it."""
         self.queue: PromptQueue | None = None
         """Where prompts wait; None before the host has one."""
@@ -171,7 +179,7 @@ class NextUses:
         kept = self._kept
         if self._running is not None:
             kept = self._rest_of_running(self._running, steps)
-        for prompt in waiting:
+        for prompt in waiting[:MOST_PROMPTS]:
             graph = Graph(prompt.nodes, prompt.outputs, self._types)
             kept = self._all_of(graph, kept, steps)
         idle = self._running is None and not waiting
@@ -213,20 +221,27 @@ class NextUses:
 
     def _surviving(self, kept: frozenset[str], graph: Graph) -> frozenset[str]:
         """What the host still has of its cache when a prompt begins."""
-        if self._keeps == "none":
+        keeps = self._keeps() if callable(self._keeps) else self._keeps
+        if keeps == "none":
             return frozenset()
-        if self._keeps == "all":
+        if keeps == "all":
             return kept
         return kept & {graph.signature(each) for each in graph.node_ids}
 
     def _done(self, running: _Running) -> set[str]:
-        """Nodes of the running prompt that ran, or whose results were kept."""
+        """Nodes of the running prompt that ran, or whose results were kept.
+
+        A host that tells of misses and had none is believed of results that were seen once.
+        """
         _, finished = self._states.states()
         graph = running.graph
+        known = running.kept
+        if running.missed:
+            known |= self._outputs.keys() - self._changing
         cached = {
             each
             for each in graph.node_ids
-            if each not in running.missed and graph.signature(each) in running.kept
+            if each not in running.missed and graph.signature(each) in known
         }
         return cached | running.stored | {each for each in finished if each in graph}
 
@@ -285,12 +300,39 @@ def _summed(steps: Sequence[tuple[float, Reached]], made: frozenset[int], *, idl
     return Uses(using, by_base, by_kind, made, idle)
 
 
-def cache_keeps(arguments: object) -> Keeps:
-    """What the host's command line makes of its cache.
+def cache_keeps(
+    arguments: object, system_memory: Callable[[], tuple[int, int]] | None = None
+) -> Callable[[], Keeps]:
+    """What the host's command line makes of its cache, to be asked at any time.
 
-    Its RAM-pressure cache, the default, drops what the running prompt does not use as soon as one
-    of its nodes has run, like the classic one.
+    Its RAM-pressure cache, the usual one, drops what the running prompt does not use while less
+    system memory than a threshold is free: by default all there is, or 128 GiB.
+
+    Args:
+        arguments: the host's.
+        system_memory: free and total bytes; None: this machine's.
     """
     if getattr(arguments, "cache_none", False):
-        return "none"
-    return "all" if getattr(arguments, "cache_lru", 0) else "last"
+        return lambda: "none"
+    if getattr(arguments, "cache_lru", 0):
+        return lambda: "all"
+    told = getattr(arguments, "cache_ram", 0)
+    # Before it was the usual one, its argument was a number, 0 for the classic cache.
+    if getattr(arguments, "cache_classic", False) or told == 0:
+        return lambda: "last"
+    threshold_gib = (*told, None, None)[1] if isinstance(told, list | tuple) else float(told)
+    asked = system_memory or _system_memory
+
+    def keeps() -> Keeps:
+        free, total = asked()
+        least = min(MOST_FREE_GIB * GiB, total) if threshold_gib is None else threshold_gib * GiB
+        return "all" if free >= least else "last"
+
+    return keeps
+
+
+def _system_memory() -> tuple[int, int]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return int(memory.available), int(memory.total)

@@ -85,6 +85,8 @@ class Graph:
     def signature(self, node_id: str) -> str:
         """Equal for nodes whose class, values and sources are equal, in any prompt: the host
         keeps one result for them."""
+        if node_id in self._signatures:
+            return self._signatures[node_id]
         for each in self._sources_first(node_id):
             self._signatures[each] = self._own_signature(each)
         return self._signatures[node_id]

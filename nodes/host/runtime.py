@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib.metadata
 import logging
+import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
@@ -24,17 +25,22 @@ from .cleanup_route import CLEANUP_PATH, Cleaner, JobGate, add_cleanup_route
 from .events import HostProgress, connect, harmless
 from .exacts import Exacts
 from .forecast import Forecaster
+from .headroom import host_headroom, settings_of
 from .idle import IdleWorker
 from .jobs import JobFeed, Progress
 from .memory import HostMemory
 from .next_use import NextUses, cache_keeps
 from .node_types import HostNodeTypes
+from .preferences import PREFERENCES_NAME, PreferenceBook
 from .queue import has_work
 from .queue_watch import QueueWatch
+from .reserves import Reserves, this_system
 from .settings import SettingsScope
+from .settings_route import add_settings_route
+from .spilling import SpillWatch, host_step
 from .torch_settings import host_settings
 from .traces import Traces
-from .wishes import Machine, wishes_of_prompt
+from .wishes import Machine, inputs_of, wishes_of_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,12 +66,19 @@ class Runtime:
         scope: SettingsScope,
         forecaster: Forecaster,
         uses: NextUses,
+        preferences: PreferenceBook,
     ) -> None:
         self.supervisor = supervisor
         self.memory = memory
         self.scope = scope
         self.forecaster = forecaster
         self.uses = uses
+        self.preferences = preferences
+        streamed, system = memory.outside_torch_bytes, this_system()
+        self.spill = SpillWatch(supervisor, streamed, host_step, system)
+        self.reserves = Reserves(
+            supervisor, scope, streamed, memory.dynamic, system, margin=self.spill.margin_bytes
+        )
         self.gate = JobGate()
         self.before_job: Callable[[], None] = _nothing
         """Called when a job starts, before anything else."""
@@ -103,6 +116,15 @@ class Runtime:
         kind = "cpu" if device is None else device.kind
         return Machine(kind, capability, frozenset(self.scope.settings))
 
+    def tell_state(self) -> None:
+        """Tell pages what is kept free for others, and what a user should know now."""
+        kept_bytes, why = self.reserves.in_force()
+        self.supervisor.tell_state(
+            reserve_bytes=kept_bytes,
+            reserve_words=why,
+            warnings=tuple(self.spill.warnings(self.supervisor.jobs.position().job_id)),
+        )
+
     def profile_gb(self, profile: str) -> float:
         """The reserve of a profile on this machine, in GiB."""
         return profile_reserve_gb(profile, self.advice())
@@ -119,7 +141,7 @@ class Runtime:
         machine = self.machine()
         wishes = wishes_of_prompt(prompt.nodes, prompt.outputs, machine, self.profile_gb)
         for node_id, held in wishes.items():
-            self.scope.hold(job_owner(node_id), held)
+            self.reserves.hold(job_owner(node_id), inputs_of(prompt.nodes, node_id), held)
 
     def prompt_ended(self) -> None:
         """Put every setting back; what had to wait for the job goes on."""
@@ -157,13 +179,16 @@ def runtime() -> Runtime:
     supervisor = build_supervisor(history, outside_torch=memory.outside_torch_bytes)
     forecaster = _forecaster(supervisor, memory, management)
     supervisor.times = forecaster.times
-    scope = SettingsScope(host_settings(management))
-    built = Runtime(supervisor, memory, scope, forecaster, uses)
+    headroom = host_headroom(args)
+    scope = SettingsScope(host_settings(management) | settings_of(headroom))
+    preferences = PreferenceBook(history.with_name(PREFERENCES_NAME), os.environ)
+    built = Runtime(supervisor, memory, scope, forecaster, uses, preferences)
+    built.reserves.no_headroom = headroom if isinstance(headroom, str) else None
     queue = uses.queue = _serve(supervisor)
     if queue is not None:
         feed = connect(partial(_feed, built, queue), uses)
         _serve_cleanup(built, queue, feed)
-        supervisor.on_sample = harmless(partial(_after_sample, feed, queue, forecaster.exacts))
+        supervisor.on_sample = harmless(partial(_after_sample, built, feed, queue))
         if feed.follows_queue:
             built.look_at_queue = harmless(feed.catch_up)
             _watch(queue, feed)
@@ -171,9 +196,14 @@ def runtime() -> Runtime:
     return built
 
 
-def _after_sample(feed: JobFeed, queue: PromptQueue, exacts: Exacts | None) -> None:
-    """What is done now and then: jobs are followed, and memory nobody uses is given back."""
+def _after_sample(built: Runtime, feed: JobFeed, queue: PromptQueue) -> None:
+    """What is done now and then: jobs and other programs' memory are followed, and memory nobody
+    uses is given back."""
     feed.poll()
+    built.reserves.look()
+    built.spill.look()
+    built.tell_state()
+    exacts = built.forecaster.exacts
     if exacts is not None and not has_work(queue):
         exacts.pages.rest()
 
@@ -255,6 +285,7 @@ def _serve_cleanup(built: Runtime, queue: PromptQueue, feed: JobFeed) -> None:
     hold = (lambda: mutex) if feed.follows_queue else built.gate.closed
     position = built.supervisor.jobs.position
     add_cleanup_route(routes, Cleaner(built.memory, queue, hold, position))
+    add_settings_route(routes, built.preferences)
 
 
 def versions() -> dict[str, str | None]:

@@ -73,6 +73,20 @@ class SettingsScope:
                 self._wishes[owner] = dict(wishes)
             return self._settle(names)
 
+    def revise(self, owner: str, wishes: Mapping[str, object]) -> bool:
+        """Change what ``owner`` holds, as far as it still holds it; the rest stays.
+
+        Returns:
+            False where it holds none of it: it let go, or its job ended.
+        """
+        with self._lock:
+            held = self._wishes.get(owner, {})
+            changed = {name: value for name, value in wishes.items() if name in held}
+            if changed:
+                held.update(changed)
+                self._settle(changed)
+            return bool(changed)
+
     def release(self, owner: str) -> None:
         """Let go of everything ``owner`` holds; unknown owners are fine."""
         with self._lock:
@@ -88,6 +102,14 @@ class SettingsScope:
         """What is in force now because somebody holds it, by setting name."""
         with self._lock:
             return {name: taken.written for name, taken in self._taken.items()}
+
+    def original(self, name: str) -> object:
+        """What a setting is without anybody's wish; None where there is no such setting."""
+        with self._lock:
+            taken = self._taken.get(name)
+            if taken is not None:
+                return taken.original
+            return self.settings[name].read() if name in self.settings else None
 
     def _settle(self, names: Iterable[str]) -> dict[str, str]:
         failures: dict[str, str] = {}

@@ -131,14 +131,19 @@ def wishes_of_prompt(
     """
     found: dict[str, dict[str, object]] = {}
     for node_id in _leading_to(prompt, outputs):
-        class_type, inputs = _node(prompt, node_id)
+        class_type, _ = _node(prompt, node_id)
         if class_type not in (SUPPORTER, SUPPORTER_ANY):
             continue
-        literals = {name: value for name, value in inputs.items() if not _is_link(value)}
-        wishes = wishes_of_node(class_type, literals, machine, profile_gb)
+        wishes = wishes_of_node(class_type, inputs_of(prompt, node_id), machine, profile_gb)
         if wishes:
             found[node_id] = wishes
     return found
+
+
+def inputs_of(prompt: Mapping[str, object], node_id: str) -> dict[str, object]:
+    """A node's inputs as far as they are known before it runs: links are left out."""
+    inputs = _node(prompt, node_id)[1]
+    return {name: value for name, value in inputs.items() if not _is_link(value)}
 
 
 def _leading_to(prompt: Mapping[str, object], outputs: Iterable[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """The probe's JSON answer, built from the latest samples without touching a device.
 
 Names and nesting of ``timestamp`` to ``notes`` are those of the public IAMCCS pack, so that
-its clients read this answer unchanged; ``telemetry``, ``jobs``, ``plan`` and ``versions``
-are ours.
+its clients read this answer unchanged; ``telemetry``, ``jobs``, ``decode``, ``state``, ``plan``,
+``health`` and ``versions`` are ours.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Final
 from ..planning.recommend import recommend
 from ..types import Reading
 from ..units import MiB, to_gib
-from .wire import LIVE_NODES, device_json, plan_json, reading_json, record_json, sample_json
+from .wire import (
+    LIVE_NODES,
+    decode_json,
+    device_json,
+    plan_json,
+    reading_json,
+    record_json,
+    sample_json,
+    state_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,6 +84,8 @@ def build_report(
             for device in devices
         },
         "jobs": _jobs(supervisor),
+        "decode": _decode(supervisor),
+        "state": state_json(supervisor.state),
         "plan": None if recommendation.plan is None else plan_json(recommendation.plan),
         "health": supervisor.health(),
         "versions": dict(versions or {}),
@@ -203,3 +214,9 @@ def _jobs(supervisor: Supervisor) -> JsonObject:
             record_json(record, LIVE_NODES) for record in supervisor.jobs.recent(RECENT_JOBS)
         ],
     }
+
+
+def _decode(supervisor: Supervisor) -> JsonObject | None:
+    """The decode that runs now, with all that is final of it."""
+    current = supervisor.decodes.current()
+    return None if current is None else decode_json(current)

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from ..types import Sample
 from .wakeups import Wakeups
-from .wire import change_json, dump_json, sample_json
+from .wire import dump_json, event_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,10 +56,9 @@ class EventEncoder:
         cached = self._cache.get(event.sequence)
         if cached is not None:
             return cached
-        payload = event.payload
-        body = sample_json(payload) if isinstance(payload, Sample) else change_json(payload)
+        body = dump_json(event_json(event.payload))
         encoded = (
-            f"id: {self._epoch}-{event.sequence}\nevent: {event.kind}\ndata: {dump_json(body)}\n\n"
+            f"id: {self._epoch}-{event.sequence}\nevent: {event.kind}\ndata: {body}\n\n"
         ).encode()
         self._cache[event.sequence] = encoded
         if len(self._cache) > self._capacity:

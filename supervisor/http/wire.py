@@ -9,17 +9,19 @@ import json
 import math
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
+from ..types import DecodeProgress, JobChange, Sample
+
 if TYPE_CHECKING:
     from ..types import (
+        DecodeSummary,
         DeviceInfo,
-        JobChange,
         JobPosition,
         JobRecord,
         NodeRecord,
         Peak,
         Plan,
         Reading,
-        Sample,
+        State,
     )
 
 JsonObject: TypeAlias = "dict[str, object]"
@@ -139,6 +141,54 @@ def record_json(record: JobRecord, node_limit: int | None = None) -> JsonObject:
         "peaks": [peak_json(peak) for peak in record.peaks],
         "node_count": len(record.nodes),
         "nodes": [node_json(node) for node in nodes],
+        "decodes": [summary_json(decode) for decode in record.decodes],
+    }
+
+
+def summary_json(summary: DecodeSummary) -> JsonObject:
+    """What a decode or encode was expected to take and what it took."""
+    return {
+        "what": summary.what,
+        "device": summary.device,
+        "node_id": summary.node_id,
+        "started_s": summary.started_s,
+        "ended_s": summary.ended_s,
+        "outcome": summary.outcome,
+        "family": summary.family,
+        "width": summary.width,
+        "height": summary.height,
+        "frames": summary.frames,
+        "held_bytes": summary.held_bytes,
+        "kind": summary.kind,
+        "plan": summary.plan,
+        "predicted_bytes": summary.predicted_bytes,
+        "predicted_seconds": summary.predicted_seconds,
+        "measured_bytes": summary.measured_bytes,
+        "seconds": summary.seconds,
+        "retries": list(summary.retries),
+    }
+
+
+def decode_json(progress: DecodeProgress) -> JsonObject:
+    """How far a decode is; ``finished`` lists what became final since the last event, each as
+    ``[first frame, frames, left, top, right, bottom]``, in a snapshot all of it."""
+    return {
+        "number": progress.number,
+        "job_id": progress.job_id,
+        **summary_json(progress.summary),
+        "steps": progress.steps,
+        "done": progress.done,
+        "finished": [list(each) for each in progress.finished],
+    }
+
+
+def state_json(state: State) -> JsonObject:
+    """What holds for the whole process."""
+    return {
+        "time_s": state.time_s,
+        "reserve_bytes": state.reserve_bytes,
+        "reserve_words": state.reserve_words,
+        "warnings": list(state.warnings),
     }
 
 
@@ -173,3 +223,12 @@ def plan_json(plan: Plan) -> JsonObject:
         "batch": plan.batch,
         "evict_bytes": plan.evict_bytes,
     }
+
+
+def event_json(payload: Sample | JobChange | DecodeProgress | State) -> JsonObject:
+    """What an event carries."""
+    if isinstance(payload, Sample):
+        return sample_json(payload)
+    if isinstance(payload, JobChange):
+        return change_json(payload)
+    return decode_json(payload) if isinstance(payload, DecodeProgress) else state_json(payload)

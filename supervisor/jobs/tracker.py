@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     from ..ports import Clock
-    from ..types import JobStatus, Peak
+    from ..types import DecodeSummary, JobStatus, Peak
 
     _Phase: TypeAlias = Literal["start", "node", "end"]
 
@@ -77,11 +77,17 @@ class _RunningJob:
         return JobRecord(self.job_id, self.started_s, nodes=(*self.finished, *running))
 
 
+def _none(_job_id: str) -> tuple[DecodeSummary, ...]:
+    """Where decodes are not followed."""
+    return ()
+
+
 class JobTracker:
     """Follows one job at a time. Every method may be called on any thread.
 
     ``listener`` is told of each change on the thread that reported it, in order, and must
-    neither block nor call back into the tracker's reporting methods.
+    neither block nor call back into the tracker's reporting methods. ``decodes_of`` gives the
+    decodes of a job that ends.
 
     Two locks, taken in this order: ``_reports`` lets one report through at a time and may be
     held while peaks are read; ``_state`` guards the records and is never held for long, so
@@ -89,9 +95,14 @@ class JobTracker:
     """
 
     def __init__(
-        self, clock: Clock, listener: Callable[[JobChange], None], peaks: PeakKeeper
+        self,
+        clock: Clock,
+        listener: Callable[[JobChange], None],
+        peaks: PeakKeeper,
+        decodes_of: Callable[[str], tuple[DecodeSummary, ...]] = _none,
     ) -> None:
         self._clock = clock
+        self._decodes_of = decodes_of
         self._listener = listener
         self._peaks = peaks
         self._reports = threading.RLock()
@@ -162,6 +173,7 @@ class JobTracker:
                 status=status,
                 nodes=tuple(job.finished),
                 peaks=job.watch.end(),
+                decodes=self._decodes_of(job.job_id),
             )
             with self._state:
                 self._job = None

@@ -52,6 +52,9 @@ class MemoryHistory:
         wanted = [each for each in records if job_id is None or each.job_id == job_id]
         return wanted[: max(0, limit)]
 
+    def keep_for(self, seconds: float) -> None:
+        """As many as fit are kept, however old."""
+
     def problem(self) -> str | None:
         """Why records do not reach the disk; None where that was never asked for."""
         return self._problem
@@ -102,6 +105,10 @@ class SqliteHistory:
             waiting = reversed(self._unwritten)
             newest = [each for each in waiting if job_id is None or each.job_id == job_id]
             return [*newest, *found][:limit]
+
+    def keep_for(self, seconds: float) -> None:
+        """Forget jobs that ended longer ago, at once for readers and on disk at the next job."""
+        self._max_age_s = seconds
 
     def problem(self) -> str | None:
         """What is wrong now, or that a damaged file was set aside; never blocks."""

@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
-from ..types import JobRecord, NodeRecord, Peak
+from ..types import DecodeSummary, JobRecord, NodeRecord, Peak
 
-_Record = TypeVar("_Record", JobRecord, NodeRecord, Peak)
+_Record = TypeVar("_Record", JobRecord, NodeRecord, Peak, DecodeSummary)
 
 
 def to_json(record: JobRecord) -> str:
@@ -24,7 +24,14 @@ def from_json(text: str) -> JobRecord:
     """
     values: dict[str, Any] = json.loads(text)
     nodes = tuple(_build(NodeRecord, {**node, "peaks": _peaks(node)}) for node in values["nodes"])
-    return _build(JobRecord, {**values, "nodes": nodes, "peaks": _peaks(values)})
+    decodes = tuple(_decode(decode) for decode in values.get("decodes", ()))
+    return _build(
+        JobRecord, {**values, "nodes": nodes, "peaks": _peaks(values), "decodes": decodes}
+    )
+
+
+def _decode(values: dict[str, Any]) -> DecodeSummary:
+    return _build(DecodeSummary, {**values, "retries": tuple(values.get("retries", ()))})
 
 
 def _peaks(values: dict[str, Any]) -> tuple[Peak, ...]:

@@ -14,7 +14,7 @@ from ..types import Event
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..types import EventKind, JobChange, Sample
+    from ..types import DecodeProgress, EventKind, JobChange, Sample, State
 
 
 class EventRing:
@@ -33,7 +33,9 @@ class EventRing:
         """Sequence of the newest event, 0 while there is none."""
         return self._last
 
-    def publish(self, kind: EventKind, payload: Sample | JobChange) -> Event:
+    def publish(
+        self, kind: EventKind, payload: Sample | JobChange | DecodeProgress | State
+    ) -> Event:
         """Add an event and tell the subscribers that wait for one."""
         with self._lock:
             self._last += 1

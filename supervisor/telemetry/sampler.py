@@ -155,6 +155,11 @@ class Sampler:
             self._stopping.set()
             self.wake()
 
+    def set_busy_interval(self, seconds: float) -> None:
+        """Sample so often while a job runs or somebody watches, from now on."""
+        self._busy_interval_s = seconds
+        self.wake()
+
     def wake(self) -> None:
         """Apply a rate that has changed now. Callable from any thread, at any time."""
         for crew in tuple(self._crews):

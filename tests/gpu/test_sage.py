@@ -73,6 +73,12 @@ def exact(tensors, heads, **more):
     return host(*(each.float() for each in tensors), heads, skip_reshape=True, **more)
 
 
+def told(sentence, made_by, run_of=None, **figures):
+    """All that is known, for the message of a failed assertion."""
+    known = {**figures, "run": run_of, "turned off": made_by.usage.turned_off}
+    return f"{sentence}: " + ", ".join(f"{name} {value}" for name, value in known.items())
+
+
 def attending(ready, function=None, *, races=False):
     found = ready if function is None else ready._replace(function=function)
     return Attending(found, Usage(ready.kernel.mode), races=races)
@@ -94,6 +100,18 @@ def test_the_package_ignores_a_mask():
     assert torch.equal(masked, plain), "else masks need not be left to the host"
 
 
+def test_the_package_counts_what_the_last_block_of_keys_lacks_as_keys():
+    q, k, v = made(tokens=77)
+    out = sageattention.sageattn(q, k.clone(), v, tensor_layout="HND")
+    keys = torch.cat([k - k.mean(2, keepdim=True), torch.zeros_like(k[:, :, : 128 - 77])], 2)
+    values = torch.cat([v, torch.zeros_like(v[:, :, : 128 - 77])], 2)
+    from_exact = error(flat(out), exact([q, k, v], 8))
+    from_filled = error(flat(out), exact([q, keys, values], 8))
+    assert from_filled < KNOWN < 0.2 < from_exact, (
+        f"{from_filled} off zeros, {from_exact} off attention: else tails need not be left"
+    )
+
+
 @pytest.mark.parametrize("split", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("size", [64, 96, 128])
@@ -103,20 +121,22 @@ def test_every_layout_dtype_and_head(ready, size, dtype, split):
     before = [each.clone() for each in given]
     made_by = attending(ready)
     out = made_by.attend(host, *given, 8, skip_reshape=split)
-    assert made_by.usage.end().fallbacks == {}
+    run_of, off = made_by.usage.end(), error(out, exact(tensors, 8))
+    why = told("every layout", made_by, run_of, error=off)
+    assert run_of.fallbacks == {}, why
     assert out.dtype == dtype
-    assert 0 < error(out, exact(tensors, 8)) < KNOWN
-    assert all(torch.equal(*pair) for pair in zip(given, before, strict=True))
+    assert 0 < off < KNOWN, why
+    assert all(torch.equal(*pair) for pair in zip(given, before, strict=True)), why
 
 
 @pytest.mark.parametrize(
     ("sentence", "shapes", "more"),
     [
-        ("one token more than blocks", {"queries": 1025}, {}),
-        ("text of 77 tokens", {"tokens": 77}, {}),
-        ("few queries, many keys", {"queries": 3, "tokens": 5000}, {}),
+        ("one query more than blocks", {"queries": 1025, "tokens": 1024}, {}),
+        ("a tail of just under 1 %", {"queries": 6273, "heads": 2}, {}),
+        ("few queries, many keys", {"queries": 3, "tokens": 32760}, {}),
         ("32768 tokens", {"queries": 32768, "heads": 4}, {}),
-        ("many short ones, as time in video", {"batch": 4096, "queries": 16, "heads": 4}, {}),
+        ("many short ones", {"batch": 4096, "queries": 64, "heads": 4}, {}),
         ("shared keys", {"keys": 2}, {"enable_gqa": True}),
         ("a scale of its own", {}, {"scale": 0.05}),
     ],
@@ -127,11 +147,12 @@ def test_shapes_of_real_models(ready, sentence, shapes, more):
     heads = shapes.get("heads", 8)
     made_by = attending(ready)
     out = made_by.attend(host, *tensors, heads, skip_reshape=True, **more)
-    run_of = made_by.usage.end()
-    assert run_of.fallbacks == {}, sentence
-    assert error(out, exact(tensors, heads, **more)) < KNOWN, sentence
-    assert run_of.largest_error < KNOWN
-    assert all(torch.equal(*pair) for pair in zip(tensors, before, strict=True)), sentence
+    run_of, off = made_by.usage.end(), error(out, exact(tensors, heads, **more))
+    why = told(sentence, made_by, run_of, error=off)
+    assert run_of.fallbacks == {}, why
+    assert off < KNOWN, why
+    assert run_of.largest_error < KNOWN, why
+    assert all(torch.equal(*pair) for pair in zip(tensors, before, strict=True)), why
 
 
 def test_views_into_one_tensor_stay_as_they_are(ready):
@@ -151,6 +172,9 @@ def test_views_into_one_tensor_stay_as_they_are(ready):
         ("heads of 256", {"size": 256}, {}, "head_dim"),
         ("heads of 40", {"size": 40}, {}, "head_dim"),
         ("full precision", {}, {"low_precision_attention": False}, "precision"),
+        ("one key more than blocks", {"queries": 1025}, {}, "tail of keys"),
+        ("text of 77 tokens", {"tokens": 77}, {}, "tail of keys"),
+        ("16 frames", {"batch": 4096, "queries": 16, "heads": 4}, {}, "tail of keys"),
         ("batches beyond the grid", {"batch": 70000, "queries": 1, "heads": 1}, {}, "size"),
     ],
 )
@@ -159,8 +183,10 @@ def test_what_it_does_not_take_is_the_hosts_to_the_bit(ready, sentence, shapes, 
     more = {name: getattr(each, "cuda", lambda each=each: each)() for name, each in more.items()}
     made_by = attending(ready)
     out = made_by.attend(host, *tensors, heads, skip_reshape=True, **more)
-    assert torch.equal(out, host(*tensors, heads, skip_reshape=True, **more)), sentence
-    assert made_by.usage.end().fallbacks == {reason: 1}
+    run_of, theirs = made_by.usage.end(), host(*tensors, heads, skip_reshape=True, **more)
+    why = told(sentence, made_by, run_of, error=error(out, theirs), shape=tuple(out.shape))
+    assert run_of.fallbacks == {reason: 1}, why
+    assert torch.equal(out, theirs), why
 
 
 def test_a_kernel_that_goes_wrong_on_the_device_is_turned_off(ready):
@@ -187,21 +213,31 @@ def test_values_beyond_float16_are_found(ready):
     assert made_by.usage.turned_off is not None
 
 
-def test_a_race_is_decided_by_the_device(ready):
-    tensors = made(queries=4096)
-    made_by = attending(ready, races=True)
+@pytest.mark.parametrize("queries", [4096, 16384])
+def test_a_race_is_decided_by_the_device(ready, queries):
+    """What the race measured decides; at lengths that keep the device busy, it is what anybody
+    measures."""
+    measured = []
+
+    def noting(device, work):
+        measured.append(seconds(device, work))
+        return measured[-1]
+
+    tensors = made(queries=queries)
+    made_by = Attending(ready, Usage(ready.kernel.mode), races=True, clock=noting)
     for _ in range(2):
         made_by.attend(host, *tensors, 8, skip_reshape=True)
+    run_of = made_by.usage.end()
     call = read_call(*tensors, 8, skip_reshape=True)
-    ours_s = seconds(CUDA, lambda: run(ready, call))
-    theirs_s = seconds(CUDA, lambda: host(*tensors, 8, skip_reshape=True))
-    fallbacks = made_by.usage.end().fallbacks
-    if ours_s > 1.3 * theirs_s:
-        assert fallbacks == {"slower": 1}
-    elif theirs_s > 1.3 * ours_s:
-        assert fallbacks == {}
-    else:
-        assert fallbacks in ({}, {"slower": 1})
+    again = [
+        seconds(CUDA, lambda: run(ready, call)),
+        seconds(CUDA, lambda: host(*tensors, 8, skip_reshape=True)),
+    ]
+    why = told("a race", made_by, run_of, measured=measured, again=again)
+    ours_s, theirs_s = measured
+    assert run_of.fallbacks == ({"slower": 1} if ours_s > theirs_s else {}), why
+    if queries == 16384:
+        assert 1 / 1.5 < (ours_s / theirs_s) / (again[0] / again[1]) < 1.5, why
 
 
 @pytest.mark.parametrize("compiles", [False, True])
@@ -220,7 +256,8 @@ def test_a_compiled_model_gets_the_same(ready, compiles):
     q, k, v = made()
     before = k.clone()
     out = layer(q, k, v)
-    assert error(out, exact([q * 1.5, k, v], 8) * 2) < KNOWN
+    off = error(out, exact([q * 1.5, k, v], 8) * 2)
+    assert off < KNOWN, told("compiled", made_by, made_by.usage.end(), error=off)
     assert torch.equal(k, before)
 
 
@@ -231,6 +268,8 @@ def test_the_current_device_is_left_as_it_was(ready):
     tensors = [each.to(other) for each in made()]
     made_by = attending(ready)
     out = made_by.attend(host, *tensors, 8, skip_reshape=True)
-    assert made_by.usage.end().fallbacks == {}
-    assert error(out, exact(tensors, 8)) < KNOWN
+    run_of, off = made_by.usage.end(), error(out, exact(tensors, 8))
+    why = told("another GPU", made_by, run_of, error=off)
+    assert run_of.fallbacks == {}, why
+    assert off < KNOWN, why
     assert torch.cuda.current_device() == 0

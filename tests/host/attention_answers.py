@@ -61,7 +61,7 @@ def sampled(model):
     random = torch.Generator().manual_seed(5)
     latent = torch.zeros(1, 16, 2, 16, 16)
     noise = torch.randn(latent.shape, generator=random)
-    texts = [[[torch.randn(1, 20, 64, generator=random), {}]] for _ in range(CONDITIONS)]
+    texts = [[[torch.randn(1, 64, 64, generator=random), {}]] for _ in range(CONDITIONS)]
     return comfy.sample.sample(
         model, noise, STEPS, 5.0, "euler", "simple", *texts, latent, disable_pbar=True, seed=1
     )
@@ -106,7 +106,7 @@ def tensors(split, size=64, keys=2):
         found = torch.randn(2, heads, tokens, size, generator=random)
         return found if split else found.transpose(1, 2).flatten(2)
 
-    return tensor(2, 96), tensor(keys, 160), tensor(keys, 160)
+    return tensor(2, 96), tensor(keys, 192), tensor(keys, 192)
 
 
 def calls():
@@ -121,7 +121,7 @@ def calls():
                 how = {"skip_reshape": split, "skip_output_reshape": keeps}
                 for what, more in (
                     ("plain", {}),
-                    ("mask", {"mask": torch.zeros(96, 160)}),
+                    ("mask", {"mask": torch.zeros(96, 192)}),
                     ("scale", {"scale": 0.2}),
                     ("grouped", {"enable_gqa": True}),
                     ("precision", {"low_precision_attention": False}),

@@ -255,3 +255,23 @@ def test_a_tiled_video_decode_ends_before_the_next_tile_when_the_user_interrupts
     _, entry = comfy.run(prompt)
     assert "execution_interrupted" in dict(entry["status"]["messages"])
     assert len(set(folder.glob("*")) - before) == 1
+
+
+def test_the_jobs_record_tells_the_decode_with_its_prediction(comfy, salt):
+    prompt = {
+        "vae": vae(KL),
+        "latent": latent(seed=salt, height=24, width=16),
+        "decode": safe_decode(),
+        "show": node("PreviewImage", images=link("decode")),
+    }
+    prompt_id, _ = comfy.run(prompt)
+    (decode,) = comfy.record(prompt_id)["decodes"]
+    assert (decode["what"], decode["outcome"], decode["node_id"]) == ("decode", "done", "decode")
+    assert (decode["width"], decode["height"], decode["frames"]) == (128, 192, 1)
+    assert (decode["family"], decode["kind"], decode["device"]) == (
+        "AutoencoderKL",
+        "whole",
+        "cpu",
+    )
+    assert decode["predicted_bytes"] > 0
+    assert decode["retries"][-1] == "whole: done"

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.host_workflows import latent, link, node, show
+from support.host_workflows import SUPPORTER, latent, link, node, show
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"A": 12, "B": 14, "V": 2}
@@ -109,6 +109,26 @@ def test_unloading_all_is_all_or_nothing(idle, salt):
     report = json.loads(first["outputs"]["before_b"]["seen"][0])
     assert report["effective"]["models_unloaded"] == 1
     assert idle.get("/host_test/loaded")[1] == [["A", 12], ["B", 14], ["V", 2]]
+
+
+def test_a_supporter_cleans_for_the_models_that_come_and_no_more(idle, salt):
+    needs_notices(idle)
+    idle.succeed(workflow(salt))
+    idle.get("/host_test/loaded")
+    wishes = {**SUPPORTER, "apply_reserved_vram": False, "clean_gpu_before": True}
+    wishes |= {"reserved_vram_auto_headroom_gb": 1.0, "reserved_vram_auto_max_gb": 0.0}
+    prompt = workflow(salt + 1) | {
+        "helped": node("IAMCCS_HwSupporterAny", input=link("V"), **wishes),
+        "first": node("HostTestHeavyRun", model=link("helped"), latent=link("latent")),
+        "then": node("HostTestHeavyRun", model=link("B"), latent=link("first")),
+        "compare": node("HostTestCompareLatents", a=link("then"), b=link("latent")),
+        "told": show("helped", 1),
+    }
+    used = {"A", "B", "V", "latent", "helped", "first", "then", "compare", "told"}
+    report = json.loads(idle.succeed({k: v for k, v in prompt.items() if k in used})["told"])
+    assert report["applied"]["clean_gpu_before"] is True
+    assert report["effective"]["eviction"]["left"] == [], "V is there, and its room"
+    assert dict(idle.get("/host_test/loaded")[1])["B"] < SIZES["B"]
 
 
 def test_models_are_used_in_the_order_that_was_expected(idle, salt):

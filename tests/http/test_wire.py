@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -10,11 +11,15 @@ from vram_supervisor.supervisor.http.wire import (
     LIVE_NODES,
     change_json,
     dump_json,
+    event_json,
     plan_json,
     record_json,
     sample_json,
+    summary_json,
 )
 from vram_supervisor.supervisor.types import (
+    DecodeProgress,
+    DecodeSummary,
     JobChange,
     JobPosition,
     JobRecord,
@@ -23,6 +28,7 @@ from vram_supervisor.supervisor.types import (
     Plan,
     ProcessUse,
     Reading,
+    State,
 )
 
 
@@ -105,3 +111,33 @@ def test_live_answers_carry_the_newest_nodes_only_and_say_how_many_there_are():
     assert shown["node_count"] == LIVE_NODES + 3
     assert [shown["nodes"][0]["node_id"], len(shown["nodes"])] == ["3", LIVE_NODES]
     assert len(record_json(record)["nodes"]) == LIVE_NODES + 3
+
+
+def test_a_running_decode_tells_plan_parts_and_what_is_final() -> None:
+    summary = DecodeSummary(
+        "decode", "cuda:0", "8", 12.0, kind="tiled", plan="four tiles", retries=("one",)
+    )
+    progress = DecodeProgress(3, "job", summary, steps=4, done=2, finished=((0, 1, 0, 0, 8, 8),))
+    answer = event_json(progress)
+    assert (answer["number"], answer["job_id"], answer["node_id"]) == (3, "job", "8")
+    assert (answer["steps"], answer["done"], answer["outcome"]) == (4, 2, "running")
+    assert answer["finished"] == [[0, 1, 0, 0, 8, 8]]
+    assert answer["retries"] == ["one"]
+    fields = {each.name for each in dataclasses.fields(DecodeSummary)}
+    assert fields <= set(answer), "every figure of a summary reaches the client"
+
+
+def test_a_job_tells_its_decodes() -> None:
+    decode = DecodeSummary("decode", "cuda:0", "8", 12.0, predicted_bytes=5, measured_bytes=4)
+    told = record_json(JobRecord("j", 1.0, decodes=(decode,)))["decodes"]
+    assert told == [summary_json(decode)]
+
+
+def test_the_state_tells_reserve_and_warnings() -> None:
+    answer = event_json(State(1.5, 7, "others swing", ("it spills",)))
+    assert answer == {
+        "time_s": 1.5,
+        "reserve_bytes": 7,
+        "reserve_words": "others swing",
+        "warnings": ["it spills"],
+    }

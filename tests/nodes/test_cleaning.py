@@ -13,6 +13,7 @@ from vram_supervisor.nodes.cleaning import (  # noqa: E402
     clean_for_next,
     clean_gpu_before,
     coming,
+    tell,
 )
 from vram_supervisor.nodes.host.model_links import Reached  # noqa: E402
 from vram_supervisor.nodes.host.next_use import Uses  # noqa: E402
@@ -62,6 +63,30 @@ def test_the_work_on_a_latent_counts_by_the_hosts_own_estimate():
     assert coming(card.memory, (), "no latent").room_bytes == 50 * MiB
 
 
+@pytest.mark.parametrize(
+    ("sentence", "dimensions", "shape", "work"),
+    [
+        ("a picture", 2, (1, 4, 60, 60), 60),
+        ("of a video the first frame", 2, (1, 4, 9, 60, 60), 60),
+        ("a video", 3, (1, 4, 9, 60, 60), 9),
+        ("sound, which it will not decode", 3, (1, 4), 30),
+    ],
+)
+def test_decoding_counts_by_the_vaes_own_estimate(sentence, dimensions, shape, work):
+    """Else the host makes that room itself when it decodes, in its own order."""
+    following = Patcher("Vae", 100 * MiB)
+    vae = SimpleNamespace(
+        patcher=following,
+        latent_dim=dimensions,
+        vae_dtype=torch.float16,
+        memory_used_decode=lambda shape, dtype: shape[2] * dtype.itemsize / 2 * MiB,
+    )
+    card = Card(1000 * MiB, following, uses=needed(following))
+    assert coming(card.memory, (), latent(*shape), vae).room_bytes == max(50, work + 20) * MiB
+    other = Card(1000 * MiB, following, uses=needed(Patcher("Model", 0)))
+    assert coming(other.memory, (), latent(*shape), vae).room_bytes == 50 * MiB, "comes later"
+
+
 def test_models_that_work_where_they_lie_need_no_room():
     on_cpu, following = Patcher("Text", 300 * MiB, offload=GPU), Patcher("Next", 0, missing=MiB)
     card = Card(1000 * MiB, on_cpu, following, uses=needed(on_cpu, following))
@@ -101,6 +126,28 @@ def test_cleaning_all_leaves_nothing_whatever_the_queue_needs():
     card = Card(1000 * MiB, model, uses=needed(model))
     done = clean_all(card.memory, GPU, empty_cache=True)
     assert (done.reached, done.freed_bytes, card.loaded()) == (True, 900 * MiB, [])
+
+
+@pytest.mark.parametrize(
+    ("sentence", "taken", "reached"),
+    [
+        ("a desktop that drew a window meanwhile is no failure", 10 * MiB, True),
+        ("a program that took much is", 100 * MiB, False),
+    ],
+)
+def test_cleaning_all_is_measured_as_exactly_as_memory_comes_back(sentence, taken, reached):
+    card, report = Card(1000 * MiB, Patcher("A", 900 * MiB)), Report()
+    unload = card.management.unload_all_models
+
+    def unload_beside_others():
+        unload()
+        card.tensors += taken
+
+    card.management.unload_all_models = unload_beside_others
+    done = clean_all(card.memory, GPU, empty_cache=True)
+    tell(report, done)
+    assert done.reached is reached, sentence
+    assert (report.warnings == []) is reached, sentence
 
 
 def test_cleaning_all_waits_only_where_the_cache_is_emptied():

@@ -40,6 +40,8 @@ HERE = "127.0.0.1:8188"
         ("a page of another site", {"Origin": "http://evil.example"}, False),
         ("another port of this machine", {"Origin": "http://127.0.0.1:9999"}, False),
         ("a sandboxed frame", {"Origin": "null"}, False),
+        ("an origin that is none", {"Origin": "http://["}, False),
+        ("an empty origin", {"Origin": ""}, False),
         ("a newer browser on another site", {"Sec-Fetch-Site": "cross-site"}, False),
         ("a sister site", {"Sec-Fetch-Site": "same-site", "Origin": f"http://{HERE}"}, False),
     ],
@@ -150,6 +152,8 @@ async def test_more_than_the_device_has_is_refused(serve):
     server = await serve()
     status, answer = await server.ask({"free_bytes": 1 << 60})
     assert (status, answer["error"]["field"]) == (400, "free_bytes")
+    assert "Nothing was changed" in answer["error"]["message"]
+    assert server.card.emptied == 0
 
 
 async def test_nothing_is_taken_from_a_running_job(serve):
@@ -176,6 +180,8 @@ async def test_other_sites_are_refused(serve):
         (b"unload_all_models=1", "application/x-www-form-urlencoded", "Content-Type"),
         (b"{", "application/json", "body"),
         (b"[" * 5000, "application/json", "body"),
+        (b"[" * 4000, "application/json", "body"),
+        (b"\xff", "application/json", "body"),
     ],
 )
 async def test_a_body_that_is_no_json_is_refused(serve, data, content_type, field):

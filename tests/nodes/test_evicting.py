@@ -6,7 +6,8 @@ torch = pytest.importorskip("torch")
 
 from support.card_world import CPU, GPU, Card, Patcher, uses_of  # noqa: E402
 
-from vram_supervisor.nodes.host.evicting import next_use_words  # noqa: E402
+from vram_supervisor.nodes.host.evicting import DeviceUse, next_use_words  # noqa: E402
+from vram_supervisor.nodes.host.memory import HostMemory  # noqa: E402
 from vram_supervisor.supervisor.jobs.eviction import NEVER  # noqa: E402
 from vram_supervisor.supervisor.units import MiB  # noqa: E402
 
@@ -74,6 +75,51 @@ def test_what_would_only_move_within_its_device_cannot_be_evicted():
     done = card.memory.make_room(900 * MiB, GPU)
     assert (done.left, stays.asked) == ((), [])
     assert [(each.name, each.why) for each in done.held] == [("Stays", "kept by the host")]
+
+
+def test_weights_that_outlived_their_patcher_are_named():
+    """The host warns of them in its log and cannot unload them."""
+    lost = Patcher("Lost", 400 * MiB)
+    lost.model.model_loaded_weight_memory = 400 * MiB
+    card = Card(1000 * MiB, lost)
+    (entry,) = card.management.current_loaded_models
+    entry.model, entry.real_model = None, lambda: lost.model
+    done = card.memory.make_room(900 * MiB, GPU)
+    assert [each.as_dict() for each in done.held] == [
+        {"name": "Lost", "held_bytes": 400 * MiB, "why": "dropped, but still referred to"}
+    ]
+    entry.real_model = lambda: None
+    assert "Still held: nobody known" in card.memory.make_room(900 * MiB, GPU).line()
+
+
+def test_every_byte_of_the_device_is_somebodys():
+    """Streamed weights lie outside torch; of the driver's figure only the rest is others'."""
+    mine, streamed = Patcher("Mine", 400 * MiB), Patcher("Streamed", 100 * MiB, dynamic=True)
+    lost = Patcher("Lost", 20 * MiB)
+    mine.model.model_loaded_weight_memory = 400 * MiB
+    streamed.model.model_loaded_weight_memory = 0
+    lost.model.model_loaded_weight_memory = 20 * MiB
+    card = Card(1000 * MiB, mine, streamed, lost, tensors=180 * MiB)
+    entry = card.management.current_loaded_models[-1]
+    entry.model, entry.real_model = None, lambda: lost.model
+
+    class OnDevice(HostMemory):
+        def device_use(self, device):
+            free = card.free()
+            allocated = (400 + 20 + 50) * MiB
+            return DeviceUse(allocated, allocated + 30 * MiB, free, 1000 * MiB)
+
+    memory = OnDevice(card.management, None, card.memory.recovery)
+    held = memory.make_room(900 * MiB, GPU, mine, streamed).held
+    assert [(each.name, each.held_bytes // MiB) for each in held] == [
+        ("Mine", 400),
+        ("Streamed", 100),
+        ("others", 100),
+        ("tensors of this process", 50),
+        ("torch's cache", 30),
+        ("Lost", 20),
+    ]
+    assert sum(each.held_bytes for each in held) + card.free() == 1000 * MiB
 
 
 def test_clones_of_the_same_weights_count_once():

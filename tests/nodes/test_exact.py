@@ -148,3 +148,14 @@ def test_what_is_final_stays_when_a_smaller_plan_follows(clips):
     way.decode(smaller, sink, Hooks(progress=finished.append), lambda: 1 << 40)
     assert relative(sink.pixels, world.wanted()) < 1e-6
     assert len(finished) > before
+
+
+def test_a_plan_counts_the_parts_of_all_items(world):
+    """What the progress bar is long, for two items are run one after the other."""
+    ran = []
+    way = world.way()
+    plan = way.plan(PLENTY, PlanRequest(), None)
+    hooks = Hooks(progress=ran.append)
+    way.decode(plan, TensorSink(), hooks, lambda: PLENTY.budget_bytes)
+    assert world.latent.shape[0] == 2
+    assert len(ran) == plan.tiles

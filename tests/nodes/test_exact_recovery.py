@@ -384,6 +384,7 @@ def test_a_mistake_in_the_middle_of_a_protected_decode_costs_time_only(monkeypat
         lambda: vae.decode(world.latent),
         decoder_of=lambda _vae: safely,
         is_interrupt=lambda problem: False,
+        quality=lambda: "exact",
     )
     assert torch.equal(images[0], world.wanted())
     (problem,) = problems

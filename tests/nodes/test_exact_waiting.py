@@ -88,8 +88,16 @@ def test_where_system_memory_suffices_nothing_is_told(waits, host_bytes):
     ("sentence", "works", "rests"), [("a job waits", True, 0), ("nothing is to be done", False, 1)]
 )
 def test_what_nobody_uses_goes_back_while_the_queue_is_empty(monkeypatch, sentence, works, rests):
-    polled, rested = [], []
+    called, rested = [], []
+    look = SimpleNamespace(look=lambda: called.append("look"))
     monkeypatch.setattr(runtime, "has_work", lambda queue: works)
     exacts = SimpleNamespace(pages=SimpleNamespace(rest=lambda: rested.append(1)))
-    runtime._after_sample(SimpleNamespace(poll=lambda: polled.append(1)), None, exacts)
-    assert (len(polled), len(rested)) == (1, rests), sentence
+    built = SimpleNamespace(
+        reserves=look,
+        spill=look,
+        forecaster=SimpleNamespace(exacts=exacts),
+        tell_state=lambda: called.append("tell"),
+    )
+    runtime._after_sample(built, SimpleNamespace(poll=lambda: called.append("poll")), None)
+    assert called == ["poll", "look", "look", "tell"]
+    assert len(rested) == rests, sentence

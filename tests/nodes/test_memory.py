@@ -1,6 +1,7 @@
 """ComfyUI's memory manager behind our questions, with a stand-in for the module."""
 
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -81,3 +82,34 @@ def test_what_torchs_cpu_allocator_really_says_is_known():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert host().is_oom(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "allocator", "expected"),
+    [
+        ("the driver's pool: live tensors were counted", "cudaMallocAsync", 60),
+        ("torch's own pool: whole segments were", "native", 30),
+        ("expandable segments were not", "expandable", 100),
+    ],
+)
+def test_streamed_weights_are_what_the_hooks_counted_beside_torch(
+    monkeypatch, sentence, allocator, expected
+):
+    import vram_supervisor.nodes.host.device_facts as facts
+
+    control = ModuleType("comfy_aimdo.control")
+    control.devctxs, control.get_total_vram_usage = [1], lambda: 100
+    aimdo, comfy = ModuleType("comfy_aimdo"), ModuleType("comfy")
+    aimdo.control, comfy.memory_management = control, SimpleNamespace(aimdo_enabled=True)
+    for module in (control, aimdo, comfy):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(facts, "allocator_name", lambda device: allocator)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 40)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70)
+    memory = host()
+    assert memory.outside_torch_bytes("cuda:0") == expected
+    assert memory.outside_torch_bytes("cpu") is None
+    control.devctxs = [1, 2]
+    assert memory.outside_torch_bytes("cuda:0") is None
+    comfy.memory_management.aimdo_enabled = False
+    assert memory.outside_torch_bytes("cuda:0") is None

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from support.prompt_world import Patcher, Queue, States, Types, holder, prompt
 
-from vram_supervisor.nodes.host.next_use import NextUses, Uses, cache_keeps
+from vram_supervisor.nodes.host.next_use import MOST_PROMPTS, NextUses, Uses, cache_keeps
 from vram_supervisor.nodes.host.queue import QueuedPrompt
 from vram_supervisor.supervisor.jobs.eviction import NEVER
 
@@ -111,6 +111,18 @@ def test_waiting_prompts_need_their_models_after_this_one(models):
     assert uses.of(models.a) < uses.of(models.b)
 
 
+def test_a_long_queue_is_looked_at_as_far_as_it_matters(models):
+    """Else every eviction would take seconds behind some hundred prompts."""
+    host = Host("all")
+    loaders_ran(host, models)
+    host.ran("ka", "kb", "d", "s")
+    for number in range(MOST_PROMPTS + 5):
+        last = {MOST_PROMPTS - 1: "b", MOST_PROMPTS: "a"}.get(number)
+        text = TWO if last is None else f"{TWO}w: Sample model={last} seed=5\nz: Save images=w"
+        host.queue.put(number, prompt(text), ("s",) if last is None else ("s", "z"))
+    assert order(host.look(), models) == "b"
+
+
 def test_what_a_waiting_prompt_finds_in_the_cache_needs_no_model(models):
     host = Host()
     loaders_ran(host, models)
@@ -144,6 +156,32 @@ def test_a_model_that_the_host_forgets_in_between_is_not_needed(sentence, keeps,
     host.queue.put(2, prompt("b: Load name=B\nkb: Sample model=b\ns: Save images=kb"))
     host.queue.put(3, prompt("a: Load name=A\nka: Sample model=a seed=2\ns: Save images=ka"))
     assert order(host.look(), models) == needed, sentence
+
+
+def test_a_result_that_the_host_finds_against_expectation_counts(models):
+    """Where system memory is plenty, its cache holds more than one prompt."""
+    host = Host("last")
+    once = "a: Load name=A\nka: Sample model=a seed=1\ns: Save images=ka"
+    host.start(once)
+    host.ran("a", "ka", "s", a=models.a)
+    host.start("b: Load name=B\nkb: Sample model=b\ns: Save images=kb")
+    host.ran("b", "kb", "s", b=models.b)
+    host.start(once.replace("seed=1", "seed=2"), cached=("a",))
+    uses = host.look()
+    assert order(uses, models) == "a"
+    assert uses.of(models.b) == NEVER
+
+
+def test_what_the_cache_keeps_is_asked_anew_each_time(models):
+    keeps = ["last"]
+    host = Host(lambda: keeps[0])
+    host.start("a: Load name=A\nka: Sample model=a\ns: Save images=ka")
+    host.ran("a", "ka", a=models.a)
+    host.queue.put(2, prompt("b: Load name=B\nkb: Sample model=b\ns: Save images=kb"))
+    host.queue.put(3, prompt("a: Load name=A\nka: Sample model=a seed=2\ns: Save images=ka"))
+    assert order(host.look(), models) == ""
+    keeps[0] = "all"
+    assert order(host.look(), models) == "a"
 
 
 def test_patching_a_model_is_no_use_of_it(models):
@@ -265,14 +303,39 @@ def test_a_prompt_that_cannot_be_read_means_unknown(models, caplog):
     assert "cannot be told" in caplog.text
 
 
+GIB = 1 << 30
+
+
 @pytest.mark.parametrize(
-    ("arguments", "keeps"),
+    ("sentence", "arguments", "free_gib", "keeps"),
     [
-        (SimpleNamespace(cache_none=True, cache_lru=0), "none"),
-        (SimpleNamespace(cache_none=False, cache_lru=9), "all"),
-        (SimpleNamespace(cache_classic=True, cache_lru=0), "last"),
-        (SimpleNamespace(), "last"),
+        ("no cache", {"cache_none": True, "cache_lru": 0}, 500, "none"),
+        ("one by age", {"cache_none": False, "cache_lru": 9}, 1, "all"),
+        ("the classic one", {"cache_classic": True, "cache_lru": 0}, 500, "last"),
+        ("a host before it had another", {}, 500, "last"),
+        ("the usual one on a small machine", {"cache_ram": []}, 60, "last"),
+        ("on one with more than it ever asks for", {"cache_ram": []}, 129, "all"),
+        ("on the same when that is in use", {"cache_ram": []}, 127, "last"),
+        ("with a threshold of its user", {"cache_ram": [4.0, 24.0]}, 30, "all"),
+        ("which is not met", {"cache_ram": [4.0, 24.0]}, 20, "last"),
+        ("with one for what is active only", {"cache_ram": [4.0]}, 60, "last"),
+        ("the classic one, whatever else is said", {"cache_classic": True, "cache_ram": []}, 500,
+         "last"),
+        ("a host where it was a wish and is not wished", {"cache_ram": 0}, 500, "last"),
+        ("and where it is", {"cache_ram": 4.0}, 5, "all"),
     ],
-)
-def test_what_the_command_line_makes_of_the_cache(arguments, keeps):
-    assert cache_keeps(arguments) == keeps
+)  # fmt: skip
+def test_what_the_command_line_makes_of_the_cache(sentence, arguments, free_gib, keeps):
+    asked = cache_keeps(SimpleNamespace(**arguments), lambda: (free_gib * GIB, 1000 * GIB))
+    assert asked() == keeps, sentence
+
+
+def test_the_usual_cache_of_a_small_machine_keeps_nothing_old():
+    """Its threshold is all the memory there is, of which some is always in use."""
+    asked = cache_keeps(SimpleNamespace(cache_ram=[]), lambda: (60 * GIB, 64 * GIB))
+    assert asked() == "last"
+
+
+def test_this_machines_memory_is_asked_where_nobody_says():
+    assert cache_keeps(SimpleNamespace(cache_ram=[0.0, 0.0]))() == "all"
+    assert cache_keeps(SimpleNamespace(cache_ram=[0.0, 1e9]))() == "last"

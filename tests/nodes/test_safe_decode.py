@@ -43,6 +43,7 @@ def protected(core, outcome):
         core,
         decoder_of=lambda vae: decode,
         is_interrupt=lambda problem: isinstance(problem, Interrupted),
+        quality=lambda: "exact",
     )
 
 
@@ -64,18 +65,33 @@ def test_it_gives_the_safe_decodes_images_and_says_so(caplog):
     assert "Protected decode: whole: done" in caplog.text
 
 
-def test_the_wish_is_the_safe_nodes_with_the_request_and_the_latent_kept():
+@pytest.mark.parametrize(
+    ("request_", "wanted"),
+    [
+        (PlanRequest(manual=True, tile_size=64), PlanRequest(manual=True, tile_size=64)),
+        (PlanRequest(), PlanRequest(quality="balanced")),
+    ],
+    ids=["sizes of the node's own", "no sizes"],
+)
+def test_the_wish_is_the_safe_nodes_with_the_request_and_the_latent_kept(request_, wanted):
+    """Core's nodes tell no quality: the user's standard one holds where sizes are chosen."""
     wishes = []
 
     def decode(samples, wish, *, sink=None):
         wishes.append((samples, wish))
         return SimpleNamespace(images=1, record=SimpleNamespace(tried=[]))
 
-    request = PlanRequest(manual=True)
-    protected_decode("latent", "vae", request, Core(), decoder_of=lambda vae: decode)
+    protected_decode(
+        "latent",
+        "vae",
+        request_,
+        Core(),
+        decoder_of=lambda vae: decode,
+        quality=lambda: "balanced",
+    )
     ((samples, wish),) = wishes
     assert samples == "latent"
-    assert wish.request is request
+    assert wish.request == wanted
     assert (wish.keep_latent, wish.budget_cap_bytes, wish.last_frame_fix) == (True, 0, False)
 
 

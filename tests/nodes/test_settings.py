@@ -151,3 +151,27 @@ def test_a_restore_that_failed_is_tried_again(scope, knobs):
     knobs["reserve"].broken = False
     scope.release_all()
     assert knobs["reserve"].value == 400
+
+
+def test_what_an_owner_holds_is_revised_and_nothing_else(scope, knobs):
+    scope.hold("node", {"reserve": 1000})
+    assert scope.revise("node", {"reserve": 3000, "flag": True})
+    assert (knobs["reserve"].value, knobs["flag"].value) == (3000, False)
+    scope.release("node")
+    assert knobs["reserve"].value == 400
+
+
+def test_what_nobody_holds_is_not_revised(scope, knobs):
+    assert not scope.revise("node", {"reserve": 3000})
+    scope.hold("node", {"flag": True})
+    assert not scope.revise("node", {"reserve": 3000})
+    scope.release_all()
+    assert not scope.revise("node", {"flag": True})
+    assert knobs["reserve"].writes == []
+    assert knobs["flag"].value is False
+
+
+def test_the_value_without_any_wish_is_known_while_one_holds(scope):
+    assert (scope.original("reserve"), scope.original("nothing")) == (400, None)
+    scope.hold("node", {"reserve": 1000})
+    assert scope.original("reserve") == 400

@@ -192,8 +192,9 @@ def decode(samples, vae, *, memory=None, **wish):
     request = options.pop("request", PlanRequest())
     meter = options.pop("meter", None) or meter_of(Counter((None, None)), "cpu")
     told = options.pop("told", None) or Told()
+    board = options.pop("board", None)
     wish = DecodeWish(request, **options)
-    return decode_safely(samples, vae, wish, memory or Memory(), meter, told)
+    return decode_safely(samples, vae, wish, memory or Memory(), meter, told, board=board)
 
 
 def image(batch=1):

@@ -108,8 +108,8 @@ def plan_for(way, world, budget):
     return way.plan(room, PlanRequest(), None), room
 
 
-def decode_safe(world, vae, *, need_bytes=100, free=1 << 40, sink=None, told=None, memory=None):
-    """``decode_safely`` of a world's latent; core's ways need ``need_bytes`` each."""
+def decode_safe(world, vae, *, need_bytes=100, free=1 << 40, told=None, memory=None, **how):
+    """``decode_safely`` of a world's latent, core's ways needing ``need_bytes`` each."""
     world.vae = vae
     wish = DecodeWish(PlanRequest(), last_frame_fix=False, budget_cap_bytes=0, keep_latent=False)
     return decode_safely(
@@ -119,5 +119,5 @@ def decode_safe(world, vae, *, need_bytes=100, free=1 << 40, sink=None, told=Non
         memory or Memory(free),
         meter_of(Counter((None, None)), "cpu"),
         told or Told(world, need_bytes),
-        sink=sink,
+        **how,
     )

@@ -68,6 +68,9 @@ class ListHistory:
         wanted = [record for record in self.records if job_id in {None, record.job_id}]
         return wanted[:limit]
 
+    def keep_for(self, seconds: float) -> None:
+        pass
+
     def problem(self) -> str | None:
         return self.trouble
 

@@ -4,6 +4,9 @@ import torch
 
 from vram_supervisor.nodes.attention.kernels import FP16_TRITON, SAGE, Kernel
 
+MOST_BATCHES = 2**15
+"""PyTorch's attention fails on CUDA with more than its grids hold: ComfyUI splits at so many."""
+
 ON_CPU = Kernel(
     FP16_TRITON,
     SAGE,
@@ -11,6 +14,7 @@ ON_CPU = Kernel(
     kinds=frozenset({"cpu"}),
     dtypes=frozenset({"float16", "bfloat16", "float32"}),
     head_dims=frozenset({64, 96, 128}),
+    unmasked_block=64,
     takes_grouped=True,
     changes_k=True,
     device_type="cpu",
@@ -19,7 +23,8 @@ ON_CPU = Kernel(
 
 
 def sageattn(q, k, v, tensor_layout="HND", is_causal=False, sm_scale=None, smooth_k=True, **_any):
-    """As 1.0.6: keys change in place, a mask is ignored without a word."""
+    """As 1.0.6: keys change in place, a mask is ignored without a word, and what the last block
+    of 64 keys lacks is counted as keys of score 0."""
     assert q.shape[-1] in {64, 96, 128}
     assert not is_causal
     tokens = 1 if tensor_layout == "NHD" else 2
@@ -29,6 +34,7 @@ def sageattn(q, k, v, tensor_layout="HND", is_causal=False, sm_scale=None, smoot
         q, k, v = (each.transpose(1, 2) for each in (q, k, v))
     shared = q.shape[1] // k.shape[1]
     k, v = (each.repeat_interleave(shared, 1).float() for each in (k, v))
+    k, v = (torch.nn.functional.pad(each, (0, 0, 0, -each.shape[2] % 64)) for each in (k, v))
     scores = eight_bits(q.float(), 128) @ eight_bits(k, 64).transpose(-1, -2)
     scale = q.shape[-1] ** -0.5 if sm_scale is None else sm_scale
     out = ((scores * scale).softmax(-1) @ v).to(q.dtype)
@@ -72,6 +78,10 @@ def host(q, k, v, heads, mask=None, attn_precision=None, skip_reshape=False,
         mask = mask[:, None] if mask.ndim == 3 else mask
     shared = q.shape[1] // k.shape[1]
     k, v = (each.repeat_interleave(shared, 1) for each in (k, v))
-    attention = torch.nn.functional.scaled_dot_product_attention
-    out = attention(q, k, v, attn_mask=mask, scale=more.get("scale"))
+    attention, parts = torch.nn.functional.scaled_dot_product_attention, []
+    for i in range(0, max(1, len(q)), MOST_BATCHES):
+        of = slice(i, i + MOST_BATCHES)
+        masked = mask[of] if mask is not None and mask.shape[0] > 1 else mask
+        parts.append(attention(q[of], k[of], v[of], attn_mask=masked, scale=more.get("scale")))
+    out = torch.cat(parts)
     return out if skip_output_reshape else out.transpose(1, 2).flatten(2)

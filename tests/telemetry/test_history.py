@@ -1,10 +1,12 @@
 """The history on disk: what it keeps, forgets, shares and survives."""
 
+import json
 import sqlite3
 import subprocess
 import sys
 import threading
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from support.clock import EPOCH_S, StillClock
@@ -13,7 +15,7 @@ from vram_supervisor.supervisor.sqlite_file import connect
 from vram_supervisor.supervisor.telemetry.history import DAY_S, MemoryHistory, SqliteHistory
 from vram_supervisor.supervisor.telemetry.history_file import SCHEMA_VERSION
 from vram_supervisor.supervisor.telemetry.record_json import from_json, to_json
-from vram_supervisor.supervisor.types import JobRecord, NodeRecord, Peak
+from vram_supervisor.supervisor.types import DecodeSummary, JobRecord, NodeRecord, Peak
 from vram_supervisor.supervisor.units import KiB, MiB
 
 PEAK = Peak("cuda:0", 10, 9, 8, torch_exact=False, torch_bound_bytes=11)
@@ -55,6 +57,20 @@ def test_a_record_survives_the_journey_through_json():
     assert from_json(to_json(record())) == record()
 
 
+def test_decodes_make_the_journey_too():
+    decode = DecodeSummary(
+        "decode", "cuda:0", "8", EPOCH_S, outcome="done", kind="tiled", retries=("a tile",)
+    )
+    told = replace(record(), decodes=(decode,))
+    assert from_json(to_json(told)) == told
+
+
+def test_a_record_from_before_decodes_were_told_is_read():
+    values = json.loads(to_json(record()))
+    del values["decodes"]
+    assert from_json(json.dumps(values)) == record()
+
+
 def test_fields_of_a_later_version_are_ignored():
     text = to_json(record()).replace('"job_id":', '"colour":"red","job_id":', 1)
     assert from_json(text) == record()
@@ -90,6 +106,14 @@ def test_jobs_past_their_age_are_forgotten(open_history, clock):
     clock.now_s = 2 * DAY_S
     history.add(record("new", EPOCH_S + 2 * DAY_S))
     assert ids(history.jobs(10)) == ["new"]
+
+
+def test_another_age_counts_for_the_next_look(open_history):
+    history = open_history(max_age_s=30 * DAY_S)
+    history.add(record("old", EPOCH_S - 8 * DAY_S))
+    history.add(record("young", EPOCH_S - 6 * DAY_S))
+    history.keep_for(7 * DAY_S)
+    assert ids(history.jobs(10)) == ["young"]
 
 
 def size_bytes(path):

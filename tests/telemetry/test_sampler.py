@@ -121,6 +121,20 @@ async def test_a_rate_that_changes_applies_at_once():
         assert len(world.samples.taken) == 3
 
 
+async def test_another_busy_rate_applies_at_once():
+    async with running(ScriptedProbe()) as world:
+        world.busy = True
+        await world.samples.count(1)
+        await world.at_rest()
+        await anyio.to_thread.run_sync(world.sampler.set_busy_interval, 0.5)
+        await world.at_rest()
+        assert world.sampler.interval_s == 0.5
+        world.clock.advance(0.5)
+        await world.samples.count(2)
+        await world.at_rest()
+        assert world.clock.asked_s[-1] == 0.5
+
+
 async def test_busy_a_secondary_device_is_read_every_other_time():
     async with running(ScriptedProbe(CUDA), ScriptedProbe(CPU), secondary=["cpu"]) as world:
         await world.samples.count(1, CUDA)

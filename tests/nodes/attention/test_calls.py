@@ -13,7 +13,9 @@ READY = Ready(ON_CPU, sageattn, {})
 EIGHT_BITS = 0.03
 
 
-def made(heads=4, keys=4, size=64, queries=70, batch=2, tokens=90, dtype=torch.float32, flat=False):
+def made(
+    heads=4, keys=4, size=64, queries=70, batch=2, tokens=128, dtype=torch.float32, flat=False
+):
     """Queries, keys (with a mean for the kernel to take off) and values."""
     random = torch.Generator().manual_seed(3)
 
@@ -33,7 +35,7 @@ def error(ours, theirs):
 @pytest.mark.parametrize(
     ("sentence", "shapes", "more"),
     [
-        ("self-attention", {"tokens": 70}, {}),
+        ("self-attention", {"queries": 128}, {}),
         ("cross-attention", {}, {}),
         ("a scale of its own", {}, {"scale": 0.3}),
         ("heads of 128", {"size": 128}, {}),
@@ -131,7 +133,11 @@ def test_a_last_dimension_with_gaps_is_made_dense():
 
 @pytest.mark.parametrize(
     ("mask", "shape"),
-    [((70, 90), (1, 1, 70, 90)), ((2, 70, 90), (2, 1, 70, 90)), ((2, 1, 70, 90), (2, 1, 70, 90))],
+    [
+        ((70, 128), (1, 1, 70, 128)),
+        ((2, 70, 128), (2, 1, 70, 128)),
+        ((2, 1, 70, 128), (2, 1, 70, 128)),
+    ],
 )
 def test_a_kernel_that_takes_masks_gets_them_in_four_dimensions(mask, shape):
     given = []
@@ -150,20 +156,52 @@ def test_a_kernel_that_takes_masks_gets_them_in_four_dimensions(mask, shape):
 @pytest.mark.parametrize(
     ("sentence", "shapes", "more", "changes", "reason"),
     [
-        ("1.0.6 ignores masks", {}, {"mask": torch.zeros(70, 90)}, {}, "mask"),
+        ("1.0.6 ignores masks", {}, {"mask": torch.zeros(70, 128)}, {}, "mask"),
         ("40 is no size of its", {"size": 40}, {}, {}, "head_dim"),
         ("256 is too large", {"size": 256}, {}, {"head_dims": range(1, 129)}, "head_dim"),
         ("double precision", {"dtype": torch.float64}, {}, {}, "dtype"),
         ("another device", {}, {}, {"device_type": "cuda"}, "device"),
         ("a kernel without a scale", {}, {"scale": 0.3}, {"takes_scale": False}, "scale"),
         ("fewer queries than it is meant for", {}, {}, {"least_tokens": 71}, "short"),
+        ("one key more than a block", {"tokens": 65}, {}, {}, "tail of keys"),
+        ("the same, not split", {"tokens": 65, "flat": True}, {}, {}, "tail of keys"),
+        ("77 tokens of text", {"tokens": 77}, {}, {}, "tail of keys"),
+        ("16 frames", {"tokens": 16}, {}, {}, "tail of keys"),
+        ("a tail beyond 1 % of all", {"tokens": 6208 + 1, "queries": 1}, {}, {}, "tail of keys"),
         ("a batch beyond the grid", {"batch": 65536, "queries": 1, "tokens": 1, "heads": 1,
                                      "keys": 1}, {}, {}, "size"),
     ],
 )  # fmt: skip
 def test_what_a_kernel_does_not_take(sentence, shapes, more, changes, reason):
-    call = read_call(*made(**shapes), shapes.get("heads", 4), skip_reshape=True, **more)
+    split = not shapes.get("flat", False)
+    call = read_call(*made(**shapes), shapes.get("heads", 4), skip_reshape=split, **more)
     assert refusal(replace(ON_CPU, **changes), call) == reason, sentence
+
+
+@pytest.mark.parametrize(
+    ("sentence", "tokens", "changes"),
+    [
+        ("a tail of at most 1 % of all", 6272 + 1, {}),
+        ("full blocks of keys, whatever the queries", 128, {}),
+        ("a kernel that masks what it lacks", 77, {"unmasked_block": 1}),
+    ],
+)
+def test_short_tails_cost_less_than_eight_bits(sentence, tokens, changes):
+    tensors = made(tokens=tokens, queries=7)
+    call = read_call(*tensors, 4, skip_reshape=True)
+    assert refusal(replace(ON_CPU, **changes), call) is None, sentence
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 4.0])
+@pytest.mark.parametrize("tokens", [6273, 6337, 13000])
+def test_a_tail_that_is_taken_costs_1_per_cent_at_most(tokens, spread):
+    """With flat scores the most, the made-up keys' weight being the largest then."""
+    q, k, v = made(heads=1, keys=1, batch=1, queries=32, tokens=tokens)
+    filled = [torch.nn.functional.pad(each, (0, 0, 0, -tokens % 64)) for each in (k, v)]
+    keys = torch.cat([k - k.mean(2, keepdim=True), filled[0][:, :, tokens:]], 2)
+    exact = host(q * spread, k, v, 1, skip_reshape=True)
+    out = host(q * spread, keys, filled[1], 1, skip_reshape=True)
+    assert error(out, exact) <= 0.01
 
 
 def test_indices_beyond_31_bits_are_left_to_the_host():
