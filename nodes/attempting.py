@@ -397,7 +397,7 @@ class DeviceExecutor(ABC, Generic[_WayT, _MadeT]):
             return 0
         results = self._result_bytes() if self._keeps_results() else 0
         weights = self._memory.missing_weights_bytes(self._patcher)
-        return self._memory.reserve_bytes() + weights + results
+        return self._memory.kept_free_bytes() + weights + results
 
 
 def pixels_of(piece: Piece, facts: VaeFacts) -> int:

@@ -54,7 +54,7 @@ def decoder_here(vae: Vae) -> Decode:
 
     def decode(samples: Any, wish: DecodeWish, *, sink: PixelSink | None = None) -> Decoded:
         forecasts = here.forecaster.forecast
-        return decode_safely(
+        decoded = decode_safely(
             samples,
             vae,
             wish,
@@ -64,6 +64,8 @@ def decoder_here(vae: Vae) -> Decode:
             sink=sink,
             board=watched.decodes,
         )
+        decoded.warnings.extend(here.spill.warnings(watched.jobs.position().job_id))
+        return decoded
 
     return decode
 

@@ -85,7 +85,7 @@ def _latent_shape(shape: DecodeShape) -> tuple[int, ...]:
 def _room(vae: Vae, memory: HostMemory, forecast: Forecast) -> Room:
     free = memory.free_bytes(vae.device)
     if vae.device.type != "cpu":
-        free -= memory.reserve_bytes() + memory.missing_weights_bytes(vae.patcher)
+        free -= memory.kept_free_bytes() + memory.missing_weights_bytes(vae.patcher)
     evictable = memory.evictable_bytes(vae.device, vae.patcher)
     needed_again = memory.next_use_bytes(vae.device, vae.patcher)
     allocator = forecast.allocator

@@ -7,23 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..supervisor.http.probe_report import build_report
 from ..supervisor.types import DecodeContext
-from ..supervisor.units import to_gib
-from .cleaning import clean_gpu_before
-from .host.runtime import Runtime, job_owner, versions
-from .host.torch_settings import RESERVE
-from .host.wishes import SWITCHES, Switch, reserve_bytes, resolve_switch
+from .host.runtime import Runtime, versions
+from .host.wishes import SWITCHES, Switch, resolve_switch
 from .report import Report, hardware_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 NOTES: Final = (
     "Settings hold for this job and are put back when it ends, fails or is interrupted.",
     "PYTORCH_CUDA_ALLOC_CONF must be set before ComfyUI starts; this node does not change it.",
-)
-DYNAMIC_WARNING: Final = (
-    "DynamicVRAM is active: ComfyUI's reserve does not reach the weights it streams. "
-    "Start ComfyUI with --reserve-vram or --disable-dynamic-vram if the reserve must hold."
 )
 
 
@@ -59,32 +52,6 @@ def probe(runtime: Runtime, context: DecodeContext | None = None) -> dict[str, A
     return build_report(context or DecodeContext(), runtime.supervisor, versions=versions())
 
 
-def clean_if_asked(
-    runtime: Runtime, report: Report, *, asked: bool, values: Sequence[object] = ()
-) -> None:
-    """Make room before anything else, for the models in ``values`` or what the queue runs next."""
-    clean_gpu_before(runtime.memory, report, asked=asked, values=values)
-
-
-def hold_reserve(runtime: Runtime, widgets: Mapping[str, Any], report: Report) -> dict[str, object]:
-    """Note the reserve in the report and return it as a wish to hold for the job."""
-    wanted_bytes = reserve_bytes(widgets, runtime.profile_gb)
-    report.applied["reserved_vram_gb"] = to_gib(wanted_bytes)
-    if wanted_bytes is None:
-        report.effective["reserved_vram_gb"] = to_gib(runtime.memory.reserve_bytes())
-        return {}
-    mode = widgets["reserved_vram_mode"]
-    if mode != "manual":
-        used = "reserved_vram_gb" if float(widgets["reserved_vram_gb"]) > 0 else "the profile"
-        report.notes.append(
-            f"reserved_vram_mode={mode} does not follow other programs yet: {to_gib(wanted_bytes)}"
-            f" GiB from {used} is reserved."
-        )
-    if runtime.memory.dynamic():
-        report.warnings.append(DYNAMIC_WARNING)
-    return {RESERVE: wanted_bytes}
-
-
 def resolve_switches(
     runtime: Runtime, widgets: Mapping[str, Any], report: Report
 ) -> dict[str, object]:
@@ -100,18 +67,3 @@ def resolve_switches(
         if switch.value is not None:
             wishes[name] = switch.value
     return wishes
-
-
-def hold_for_job(
-    runtime: Runtime, node_id: str, wishes: Mapping[str, object], report: Report
-) -> None:
-    """Hold settings until the job ends; the prompt's start may have done so already."""
-    failures = runtime.scope.hold(job_owner(node_id), wishes)
-    for name, why in failures.items():
-        report.warnings.append(f"{name} could not be set: {why}")
-        key = "reserved_vram_gb" if name == RESERVE else name
-        report.applied[key] = report.effective[key] = None
-    if RESERVE in wishes and RESERVE not in failures:
-        # What is in force: of several nodes' reserves the largest. DynamicVRAM heeds none.
-        in_force = None if runtime.memory.dynamic() else runtime.memory.reserve_bytes()
-        report.effective["reserved_vram_gb"] = to_gib(in_force)

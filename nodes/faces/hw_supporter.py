@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..attention.applying import apply_attention
+from ..cleaning import clean_gpu_before
 from ..host.model_hooks import bind
 from ..host.runtime import runtime
 from ..reserving import hold_for_job, hold_reserve
 from ..suggestion import tiling_suggestion
-from ..supporting import clean_if_asked, new_report, resolve_switches
+from ..supporting import new_report, resolve_switches
 from .common import (
     CATEGORY,
     COMPILE_MODES,
@@ -91,7 +92,9 @@ class HwSupporter(io.ComfyNode):
         widgets["reserved_vram_auto_headroom_gb"] = reserved_vram_auto_headroom_gb
         widgets["reserved_vram_auto_max_gb"] = reserved_vram_auto_max_gb
         report = new_report(here, widgets)
-        clean_if_asked(here, report, asked=widgets["clean_gpu_before"])
+        clean_gpu_before(
+            here.memory, report, asked=widgets["clean_gpu_before"], values=(model, clip, vae)
+        )
         node_id = current_node_id()
         for_job = hold_reserve(here, widgets, report)
         switches = resolve_switches(here, widgets, report)

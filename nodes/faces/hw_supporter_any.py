@@ -6,9 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..cleaning import clean_gpu_before
 from ..host.runtime import runtime
 from ..reserving import hold_for_job, hold_reserve
-from ..supporting import clean_if_asked, new_report, resolve_switches
+from ..supporting import new_report, resolve_switches
 from .common import (
     CATEGORY,
     Anything,
@@ -62,7 +63,7 @@ class HwSupporterAny(io.ComfyNode):
         a widget is fed by a link."""
         here = runtime()
         report = new_report(here, widgets)
-        clean_if_asked(here, report, asked=widgets["clean_gpu_before"])
+        clean_gpu_before(here.memory, report, asked=widgets["clean_gpu_before"], values=(input,))
         node_id = current_node_id()
         wishes = hold_reserve(here, widgets, report)
         wishes |= resolve_switches(here, widgets, report)

@@ -31,11 +31,14 @@ class HostMemory:
     Attributes:
         next_uses: tells when models are needed next; None: nobody knows.
         recovery: waits for memory to be back.
+        spill_margin: what plans keep from a driver that moves memory to the system's instead of
+            failing, in bytes of a device's total.
     """
 
     management: ModuleType
     next_uses: Callable[[], Uses] | None = None
     recovery: Recovery = field(default_factory=Recovery)
+    spill_margin: Callable[[int], int] = lambda _total_bytes: 0
 
     def main_device(self) -> torch.device:
         """The device ComfyUI computes on."""
@@ -80,6 +83,11 @@ class HostMemory:
     def reserve_bytes(self) -> int:
         """What ComfyUI keeps free for others, as set now."""
         return int(getattr(self.management, "EXTRA_RESERVED_VRAM", 0))
+
+    def kept_free_bytes(self) -> int:
+        """What plans leave alone: the reserve, or more where the driver would spill."""
+        margin_bytes = self.spill_margin(self.total_bytes(self.main_device()))
+        return max(self.reserve_bytes(), margin_bytes)
 
     def evictable_bytes(self, device: torch.device, keep: object | None) -> int:
         """What unloading every model but ``keep`` (a patcher) would free on ``device``."""

@@ -174,7 +174,11 @@ def runtime() -> Runtime:
     from comfy.cli_args import args
 
     uses = NextUses(HostNodeTypes(), HostProgress(), cache_keeps(args))
-    memory = HostMemory(management, uses.look)
+
+    def spill_margin(total_bytes: int) -> int:
+        return built.spill.margin_bytes(total_bytes)
+
+    memory = HostMemory(management, uses.look, spill_margin=spill_margin)
     history = Path(folder_paths.get_user_directory()) / HISTORY_FILE
     supervisor = build_supervisor(history, outside_torch=memory.outside_torch_bytes)
     forecaster = _forecaster(supervisor, memory, management)

@@ -196,7 +196,7 @@ class Room:
     def free_bytes(self, device):
         return self.free
 
-    def reserve_bytes(self):
+    def kept_free_bytes(self):
         return 0
 
     def missing_weights_bytes(self, patcher):

@@ -88,6 +88,31 @@ def test_missing_names_on_the_host_are_zero_or_nothing():
     assert memory.loaded_models() == 0
 
 
+class Windows(Management):
+    """A card of 1000 bytes with ComfyUI's reserve."""
+
+    EXTRA_RESERVED_VRAM = 40
+
+    def get_torch_device(self):
+        return "cuda:0"
+
+    def get_total_memory(self, device):
+        return 1000
+
+
+@pytest.mark.parametrize(
+    ("sentence", "share", "kept"),
+    [
+        ("the driver fails at once", 0, 40),
+        ("it would spill before the reserve is reached", 10, 100),
+        ("the reserve keeps it away already", 30, 40),
+    ],
+)
+def test_plans_keep_to_the_reserve_and_away_from_a_spill(sentence, share, kept):
+    memory = HostMemory(Windows(), spill_margin=lambda total: total // share if share else 0)
+    assert memory.kept_free_bytes() == kept, sentence
+
+
 def loaded(patcher, device, size):
     return SimpleNamespace(model=patcher, device=device, model_loaded_memory=lambda: size)
 

@@ -252,7 +252,7 @@ def on_a_gpu(vae):
 class Card(Memory):
     """Its reserve is 0 and no weights are missing."""
 
-    def reserve_bytes(self):
+    def kept_free_bytes(self):
         return 0
 
     def missing_weights_bytes(self, patcher):
