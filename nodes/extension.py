@@ -11,6 +11,7 @@ from .faces.hard_memory_purge import HardMemoryPurge
 from .faces.hw_probe_recommendations import HwProbeRecommendations
 from .faces.hw_supporter import HwSupporter
 from .faces.hw_supporter_any import HwSupporterAny
+from .faces.sampler_windowed import SamplerCustomAdvancedWindowed
 from .faces.vae_decode_tiled_safe import VaeDecodeTiledSafe
 from .faces.vae_decode_to_disk import VaeDecodeToDisk
 from .faces.vae_encode_tiled_safe import VaeEncodeTiledSafe
@@ -30,6 +31,7 @@ NODES: tuple[type[Any], ...] = (
     VaeDecodeTiledSafe,
     VaeDecodeToDisk,
     VaeEncodeTiledSafe,
+    SamplerCustomAdvancedWindowed,
     HwProbeRecommendations,
     VramFlushLatent,
     HardMemoryPurge,

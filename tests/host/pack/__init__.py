@@ -14,6 +14,7 @@ from aiohttp import web
 import nodes
 
 from .card import NODES as CARD_NODES
+from .video import VIDEO_NODES
 
 CORE = nodes.NODE_CLASS_MAPPINGS
 GATE = {"reached": threading.Event()}
@@ -336,19 +337,23 @@ class FailingDecoder:
             raise management.InterruptProcessingException
 
 
-NODE_CLASS_MAPPINGS = {
-    f"HostTest{cls.__name__}": cls
-    for cls in (
-        Latent,
-        Pictures,
-        BorrowedDecode,
-        Compare,
-        CompareLatents,
-        Show,
-        SettingsNow,
-        Model,
-        Sample,
-        Act,
-        FailingVae,
-    )
-} | CARD_NODES
+NODE_CLASS_MAPPINGS = (
+    {
+        f"HostTest{cls.__name__}": cls
+        for cls in (
+            Latent,
+            Pictures,
+            BorrowedDecode,
+            Compare,
+            CompareLatents,
+            Show,
+            SettingsNow,
+            Model,
+            Sample,
+            Act,
+            FailingVae,
+        )
+    }
+    | CARD_NODES
+    | VIDEO_NODES
+)
