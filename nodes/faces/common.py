@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from comfy_api.latest import io
 
-from ..profiles import AUTO, PROFILES
+from ...supervisor.planning.presets import AUTO
+from ..profiles import PROFILES
+from ..summary import summary_line
 
 if TYPE_CHECKING:
     from ..report import Report
@@ -154,6 +156,7 @@ def current_node_id() -> str:
 
 
 def log_report(title: str, report: Report) -> None:
-    """One line for the console: what was applied, and what to watch."""
-    warnings = "; ".join(report.warnings) or "none"
-    _log.info("%s: applied %s, warnings: %s", title, report.applied, warnings)
+    """One line for the console, and each warning on a line of its own."""
+    _log.info("%s: %s", title, summary_line(report))
+    for warning in report.warnings:
+        _log.warning("%s: %s", title, warning)

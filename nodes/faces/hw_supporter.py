@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..attention.applying import apply_attention
 from ..cleaning import clean_gpu_before
+from ..compiling import CompileWorld, compile_model
 from ..host.model_hooks import bind
 from ..host.runtime import runtime
 from ..reserving import hold_for_job, hold_reserve
@@ -98,13 +99,15 @@ class HwSupporter(io.ComfyNode):
         node_id = current_node_id()
         for_job = hold_reserve(here, widgets, report)
         switches = resolve_switches(here, widgets, report)
-        model = apply_attention(model, widgets, here.machine(), report)
+        machine = here.machine()
+        model = apply_attention(model, widgets, machine, report)
+        world = CompileWorld(machine.kind, partial(_offloads, here))
+        model = compile_model(model, widgets["torch_compile_mode"], world, report)
         bound = bind(model, here.scope, switches) if switches else model
         if bound is None:
             report.warnings.append("this model takes no callbacks: switches hold for the whole job")
             for_job |= switches
         hold_for_job(here, node_id, for_job, report)
-        not_yet_applied(widgets, report)
         if vae is not None:
             report.vae_tiling_suggestion = _suggestion(vae, here, report)
         if widgets["console_log"]:
@@ -112,15 +115,14 @@ class HwSupporter(io.ComfyNode):
         return io.NodeOutput(model if bound is None else bound, clip, vae, report.as_json())
 
 
-def not_yet_applied(widgets: dict[str, Any], report: Report) -> None:
-    """Compile is part of the face; this version says that it leaves it."""
-    report.applied["torch_compile_mode"] = None
-    report.effective["torch_compile_mode"] = "off"
-    if widgets["torch_compile_mode"] != "off":
-        report.warnings.append(
-            f"torch_compile_mode={widgets['torch_compile_mode']} is not applied by this version: "
-            "the model is not compiled"
-        )
+def _offloads(here: Runtime, model: Any) -> bool:
+    """Whether ComfyUI would have to keep part of the weights off the device."""
+    device = model.load_device
+    if device.type == "cpu":
+        return False
+    others = here.memory.evictable_bytes(device, model)
+    missing = here.memory.missing_weights_bytes(model)
+    return missing + here.memory.kept_free_bytes() > here.memory.free_bytes(device) + others
 
 
 def _suggestion(vae: Any, here: Runtime, report: Report) -> dict[str, Any] | None:

@@ -1,8 +1,7 @@
 """The probe's JSON answer, built from the latest samples without touching a device.
 
 Names and nesting of ``timestamp`` to ``notes`` are those of the public IAMCCS pack, so that
-its clients read this answer unchanged; ``telemetry``, ``jobs``, ``decode``, ``state``, ``plan``,
-``health`` and ``versions`` are ours.
+its clients read this answer unchanged; ``presets`` and all from ``telemetry`` on are ours.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from ..planning.presets import preset_widgets
 from ..planning.recommend import recommend
 from ..types import Reading
 from ..units import MiB, to_gib
@@ -71,6 +71,7 @@ def build_report(
         "platform": {**system},
         "hardware": _hardware(devices, device),
         "recommendations": _recommendations(context, recommendation, device),
+        "presets": preset_widgets(system["os"]),
         "notes": list(recommendation.notes),
         "telemetry": {
             device.key: {

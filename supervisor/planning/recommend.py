@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ..errors import LatentNotDecodableError
@@ -10,6 +10,7 @@ from ..units import GiB, MiB, format_bytes, from_gib
 from .families import BY_FAMILY, FAMILIES
 from .planner import plan_decode
 from .plans import CPU_RATIO
+from .presets import AUTO, BALANCED, LOW_VRAM, MAX_SPEED, TWELVE, WINDOWS, Preset
 from .question import SMALLEST_TILE_PX
 from .tiling import round_up
 from .types import Abilities, PlanRequest, Recommendation, Room
@@ -31,22 +32,10 @@ WORKSPACE_BYTES: Final = 256 * MiB
 """Left alone for the allocator's rounding and other processes while a decode runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Profile:
-    name: str
-    reserve_gib: float
-    torch_compile_mode: str = "off"
-    sage_with_compile: bool = False
+_CPU: Final = Preset("low_vram", 0.0)
+_UNKNOWN: Final = Preset(AUTO, 1.0)
 
-
-_CPU: Final = _Profile("low_vram", 0.0)
-_LOW: Final = _Profile("low_vram", 1.5)
-_TWELVE: Final = _Profile("12GB_VRAM_32GB_RAM", 1.25)
-_BALANCED: Final = _Profile("balanced", 1.0)
-_MAX_SPEED: Final = _Profile("max_speed", 0.5, "reduce-overhead", sage_with_compile=True)
-_UNKNOWN: Final = _Profile("auto", 1.0)
-
-_BY_SIZE: Final = ((10 * GiB, _LOW), (14 * GiB, _TWELVE), (22 * GiB, _BALANCED))
+_BY_SIZE: Final = ((10 * GiB, LOW_VRAM), (14 * GiB, TWELVE), (22 * GiB, BALANCED))
 """Upper ends; a card sold as 12 GB reports a little less, one sold as 24 GB too."""
 
 
@@ -97,7 +86,7 @@ def free_for_us_bytes(reading: Reading | None) -> int | None:
     return reading.free_bytes + cached
 
 
-def _profile(device: DeviceInfo | None, total_bytes: int | None) -> _Profile:
+def _profile(device: DeviceInfo | None, total_bytes: int | None) -> Preset:
     if device is None or device.kind == "cpu":
         return _CPU
     if total_bytes is None:
@@ -105,7 +94,7 @@ def _profile(device: DeviceInfo | None, total_bytes: int | None) -> _Profile:
     for below_bytes, profile in _BY_SIZE:
         if total_bytes < below_bytes:
             return profile
-    return _MAX_SPEED
+    return MAX_SPEED
 
 
 def _total_bytes(device: DeviceInfo | None, reading: Reading | None) -> int | None:
@@ -114,7 +103,7 @@ def _total_bytes(device: DeviceInfo | None, reading: Reading | None) -> int | No
     return None if device is None else device.total_bytes
 
 
-def _effective_reserve_gib(profile: _Profile, total_bytes: int | None) -> float:
+def _effective_reserve_gib(profile: Preset, total_bytes: int | None) -> float:
     if total_bytes is None:
         return profile.reserve_gib
     return round(min(profile.reserve_gib, total_bytes * RESERVE_SHARE / GiB), 2)
@@ -149,7 +138,7 @@ def _warnings(
 
 
 def _device_notes(
-    device: DeviceInfo | None, reading: Reading | None, profile: _Profile
+    device: DeviceInfo | None, reading: Reading | None, profile: Preset
 ) -> tuple[str, ...]:
     notes: list[str] = []
     if device is None or device.kind == "cpu":
@@ -158,22 +147,24 @@ def _device_notes(
         notes.append("Free memory is unknown: sizes rest on the card's total memory.")
     if device is not None and device.unified:
         notes.append("The GPU shares system memory: free memory is the system's.")
-    if profile is _TWELVE:
+    if profile is TWELVE:
         notes.append("Raise the reserve to 1.5 GiB if running out of memory persists.")
     return tuple(notes)
 
 
-def _for_system(base: Recommendation, profile: _Profile, os_name: str | None) -> Recommendation:
+def _for_system(base: Recommendation, profile: Preset, os_name: str | None) -> Recommendation:
     """The profile's compile and attention values, safe for this operating system."""
-    if os_name != "Windows":
-        return replace(
-            base,
-            torch_compile_mode=profile.torch_compile_mode,
-            allow_sageattention_torch_compile=profile.sage_with_compile,
-        )
-    sage = "sageattn_qk_int8_pv_fp16_cuda" if profile is _TWELVE else "auto"
+    safe = profile.on(os_name)
+    based = replace(
+        base,
+        torch_compile_mode=safe.torch_compile_mode,
+        allow_sageattention_torch_compile=safe.sage_with_compile,
+        sage_attention=safe.sage_attention,
+    )
+    if os_name != WINDOWS:
+        return based
     note = "Windows: compile stays off and Triton attention is avoided, both may crash hard."
-    return replace(base, sage_attention=sage, notes=(*base.notes, note))
+    return replace(based, notes=(*base.notes, note))
 
 
 def _with_decode(

@@ -9,7 +9,7 @@ import pytest
 from vram_supervisor.nodes.host import purge
 from vram_supervisor.nodes.host.duplicates import duplicate_line, foreign_ids
 from vram_supervisor.nodes.host.memory import HostMemory
-from vram_supervisor.nodes.profiles import PROFILES, RESERVE_GB, profile_reserve_gb
+from vram_supervisor.nodes.profiles import profile_reserve_gb
 from vram_supervisor.supervisor.planning.types import Recommendation
 
 OURS, THEIRS = object(), object()
@@ -39,10 +39,6 @@ def test_foreign_ids(sentence, mappings, foreign):
 def test_one_clear_line(foreign, literal_route, says):
     line = duplicate_line(foreign, literal_route=literal_route)
     assert line is None if says is None else says in line
-
-
-def test_every_profile_but_auto_has_a_reserve():
-    assert {"auto", *RESERVE_GB} == set(PROFILES)
 
 
 @pytest.mark.parametrize(("profile", "gib"), [("low_vram", 1.5), ("auto", 0.75), ("odd", 0.75)])

@@ -4,6 +4,7 @@ import comfy.model_management as management
 import comfy.model_patcher
 import comfy.supported_models
 import torch
+import torch._dynamo.utils
 
 CALLS = []
 """Shapes the model was given since it was last asked about."""
@@ -74,8 +75,27 @@ def look(most_frames, interrupt_at):
     return hook
 
 
+class Patched(Node):
+    """A model with a patch on its weights, as a LoRA makes."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",), "strength": ("FLOAT", {"default": 1.0})}}
+
+    RETURN_TYPES = ("MODEL",)
+
+    def run(self, model, strength):
+        name = "diffusion_model.blocks.0.ffn.0.weight"
+        weight = model.model.diffusion_model.blocks[0].ffn[0].weight
+        change = torch.randn(weight.shape, generator=torch.Generator().manual_seed(9)) * 0.5
+        patched = model.clone()
+        assert patched.add_patches({name: (change,)}, strength) == [name]
+        return (patched,)
+
+
 class ModelCalls(Node):
-    """Shapes of the model's calls since the last look, once ``after`` is there."""
+    """Shapes of the model's calls since the last look, once ``after`` is there, and how many
+    graphs torch has compiled so far."""
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -91,7 +111,8 @@ class ModelCalls(Node):
     def run(self, after, text=""):
         seen = list(CALLS)
         CALLS.clear()
-        return {"ui": {"seen": [{"calls": seen, "text": text}]}}
+        graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        return {"ui": {"seen": [{"calls": seen, "text": text, "graphs": graphs}]}}
 
 
-VIDEO_NODES = {f"HostTest{cls.__name__}": cls for cls in (VideoModel, ModelCalls)}
+VIDEO_NODES = {f"HostTest{cls.__name__}": cls for cls in (VideoModel, Patched, ModelCalls)}
