@@ -129,6 +129,21 @@ def test_two_supporters_in_a_row_the_later_one_wins(comfy, before, salt):
     assert during["fp16_accumulation"] is True
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["two models", "one model twice"])
+def test_two_models_in_one_job_each_sample_with_their_own(comfy, before, salt, shared):
+    prompt = model_job(salt, tf32="on", fp16_accumulation="on")
+    other = "model" if shared else "other model"
+    prompt["other model"] = node("HostTestModel")
+    prompt["other support"] = supporter(other, tf32="off", fp16_accumulation="off")
+    sample = {"model": link("other support"), "how": "succeed", "salt": salt}
+    prompt["other sample"] = node("HostTestSample", **sample)
+    seen = comfy.succeed(prompt)
+    for name, wanted in (("sample", True), ("other sample", False)):
+        during = seen[name]["during"]
+        assert (during["tf32_matmul"], during["fp16_accumulation"]) == (wanted, wanted), name
+        assert seen[name]["after"]["tf32_matmul"] is before["tf32_matmul"]
+
+
 def test_the_report_tells_wish_deed_and_effect(comfy, before, salt):
     report = json.loads(comfy.succeed(model_job(salt, sage_attention="sageattn3"))["report"])
     assert report["requested"]["tf32"] == "on"
