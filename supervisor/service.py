@@ -13,6 +13,7 @@ import logging
 import threading
 from collections import deque
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -83,6 +84,8 @@ class Supervisor:
         self._probes = tuple(probes)
         self._stream_limit = stream_limit
         self._streams = 0
+        self._hurried = 0
+        """Of the streams, those that want samples at the busy rate."""
         self._writer = HistoryWriter(history)
         self._sampler = Sampler(
             probes,
@@ -206,9 +209,12 @@ class Supervisor:
 
     # --- events ---------------------------------------------------------------------------
 
-    def open_stream(self, last_event_id: int | None, notify: Callable[[], None]) -> Subscription:
-        """Follow the events after ``last_event_id`` (None: from now on); samples come at the
-        busy rate until it is closed. ``notify`` is called on other threads.
+    def open_stream(
+        self, last_event_id: int | None, notify: Callable[[], None], *, hurried: bool = True
+    ) -> Subscription:
+        """Follow the events after ``last_event_id`` (None: from now on). ``notify`` is called on
+        other threads. ``hurried``: samples come at the busy rate until it is closed; else as
+        they come anyway.
 
         Raises:
             StreamLimitReachedError: as many streams are open as are allowed.
@@ -217,16 +223,19 @@ class Supervisor:
             if self._streams >= self._stream_limit:
                 raise StreamLimitReachedError(self._stream_limit, RETRY_AFTER_S)
             self._streams += 1
-        subscription = self.ring.subscribe(last_event_id, notify, self._stream_closed)
+            self._hurried += hurried
+        closed = partial(self._stream_closed, hurried=hurried)
+        subscription = self.ring.subscribe(last_event_id, notify, closed)
         self._sampler.wake()
         return subscription
 
-    def _stream_closed(self) -> None:
+    def _stream_closed(self, *, hurried: bool) -> None:
         with self._lock:
             self._streams -= 1
+            self._hurried -= hurried
 
     def _is_busy(self) -> bool:
-        return self._streams > 0 or self.jobs.position().job_id is not None
+        return self._hurried > 0 or self.jobs.position().job_id is not None
 
     def _job_changed(self, change: JobChange) -> None:
         """On the job's thread: nothing here waits."""

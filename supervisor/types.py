@@ -187,6 +187,7 @@ class DecodeProgress:
         finished: rectangles in pixels of the output that are final, with their frames:
             ``(first frame, frames, left, top, right, bottom)``. All of them in a snapshot,
             those since the last event in an event.
+        time_s: when, seconds since the epoch.
     """
 
     number: int
@@ -195,6 +196,7 @@ class DecodeProgress:
     steps: int | None = None
     done: int = 0
     finished: tuple[tuple[int, int, int, int, int, int], ...] = ()
+    time_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

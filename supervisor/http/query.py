@@ -69,6 +69,18 @@ def parse_history(query: MultiMapping[str]) -> HistoryQuery:
     )
 
 
+def wants_slow(query: MultiMapping[str]) -> bool:
+    """True with ``slow=1``: events once a second will do.
+
+    Raises:
+        QueryRejectedError: ``slow`` is neither 1, true, 0 nor false.
+    """
+    text = (_single(query, "slow") or "").lower()
+    if text not in _TRUE | _FALSE:
+        raise QueryRejectedError("slow", "is neither 1 nor 0")
+    return text in _TRUE
+
+
 def wants_stream(query: MultiMapping[str], accept: str) -> bool:
     """True when the client asks for events: ``stream=1`` or an Accept header naming them.
 

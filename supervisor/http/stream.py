@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from .query import wants_slow
+from .thinning import Thinner
 from .wakeups import Wakeups
 from .wire import dump_json, event_json
 
@@ -105,11 +107,14 @@ class EventStreams:
         """
         waker = asyncio.Event()
         notify = self._wakeups.notifier(asyncio.get_running_loop(), waker)
-        subscription = self._supervisor.open_stream(self._resume_after(request), notify)
+        slow = wants_slow(request.query)
+        subscription = self._supervisor.open_stream(
+            self._resume_after(request), notify, hurried=not slow
+        )
         try:
             response = web.StreamResponse(headers=self._headers())
             await response.prepare(request)
-            stream = _Stream(request, response, subscription, waker)
+            stream = _Stream(request, response, subscription, waker, Thinner() if slow else None)
             self._streams.add(stream)
             try:
                 if not self._closing:
@@ -159,11 +164,13 @@ class _Stream:
         response: web.StreamResponse,
         subscription: Subscription,
         waker: asyncio.Event,
+        thinner: Thinner | None = None,
     ) -> None:
         self._request = request
         self._response = response
         self._subscription = subscription
         self._waker = waker
+        self._thinner = thinner
         self._ended = False
         self._heartbeat_due = False
         self._writes_begun = 0
@@ -193,14 +200,17 @@ class _Stream:
         self._waker.clear()
         events, dropped = self._subscription.take(_BATCH)
         chunks = [_dropped(dropped)] if dropped else []
-        chunks += map(encoder.encode, events)
+        chunks += [encoder.encode(event) for event in events if self._is_wanted(event)]
         if self._heartbeat_due:
             self._heartbeat_due = False
             chunks.append(b": heartbeat\n\n")
         if chunks:
             await self._write(b"".join(chunks))
-        elif not self._ended:
+        elif not events and not self._ended:
             await self._waker.wait()
+
+    def _is_wanted(self, event: Event) -> bool:
+        return self._thinner is None or self._thinner.keeps(event)
 
     async def _write(self, chunk: bytes) -> None:
         """Write and wait while the transport is full, so that nothing piles up."""

@@ -174,6 +174,7 @@ def decode_json(progress: DecodeProgress) -> JsonObject:
     ``[first frame, frames, left, top, right, bottom]``, in a snapshot all of it."""
     return {
         "number": progress.number,
+        "time_s": progress.time_s,
         "job_id": progress.job_id,
         **summary_json(progress.summary),
         "steps": progress.steps,

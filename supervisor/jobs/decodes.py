@@ -48,9 +48,9 @@ class _Running:
     untold: list[Finished] = field(default_factory=list["Finished"])
     told_s: float = 0.0
 
-    def snapshot(self, finished: tuple[Finished, ...]) -> DecodeProgress:
+    def snapshot(self, finished: tuple[Finished, ...], time_s: float) -> DecodeProgress:
         return DecodeProgress(
-            self.number, self.job_id, self.summary, self.steps, self.done, finished
+            self.number, self.job_id, self.summary, self.steps, self.done, finished, time_s
         )
 
 
@@ -111,7 +111,7 @@ class DecodeBoard:
             if not self._running:
                 return None
             running = self._running[next(reversed(self._running))]
-            return running.snapshot(tuple(running.finished))
+            return running.snapshot(tuple(running.finished), self._clock.time_s())
 
     def of_job(self, job_id: str) -> tuple[DecodeSummary, ...]:
         """Those of a job that ended, oldest first."""
@@ -129,7 +129,7 @@ class DecodeBoard:
             if not now and now_s - running.told_s < TOLD_EVERY_S:
                 return
             running.told_s = now_s
-            told = running.snapshot(tuple(running.untold))
+            told = running.snapshot(tuple(running.untold), self._clock.time_s())
             running.untold.clear()
             if running.summary.outcome != "running":
                 del self._running[number]

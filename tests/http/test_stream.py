@@ -74,6 +74,32 @@ async def test_samples_and_job_changes_arrive_in_order(
     assert sequences == [1, 2, 3, 4]
 
 
+async def test_a_slow_client_gets_a_sample_a_second_and_hurries_nobody(
+    make_supervisor: Make, serve: Serve, client: ClientSession
+) -> None:
+    supervisor = make_supervisor()
+    url = await serve(supervisor)
+    async with client.get(f"{url}/iamccs/hw_probe?stream=1&slow=1") as response:
+        await opened(response)
+        assert supervisor.health()["streams"] == 1
+        assert supervisor.health()["rate_hz"] == 1.0
+        for tenth in range(12):
+            supervisor.ring.publish("telemetry", sample_at(100.0 + tenth / 10))
+        supervisor.ring.publish("job", JobChange(3.0, "start", JobPosition("j")))
+        messages = [await read_message(response) for _ in range(3)]
+    assert [message.event for message in messages] == ["telemetry", "telemetry", "job"]
+    assert [message.data["time_s"] for message in messages[:2]] == [100.0, 101.0]
+
+
+async def test_slow_is_yes_or_no(
+    make_supervisor: Make, serve: Serve, client: ClientSession
+) -> None:
+    url = await serve(make_supervisor())
+    async with client.get(f"{url}/iamccs/hw_probe?stream=1&slow=often") as response:
+        assert response.status == 400
+        assert (await response.json())["error"]["field"] == "slow"
+
+
 async def test_figures_json_cannot_write_reach_the_client_as_null(
     make_supervisor: Make, serve: Serve, client: ClientSession
 ) -> None:
