@@ -2,10 +2,13 @@
  * The one file with side effects: registers the extension with ComfyUI's frontend.
  */
 
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { createExtension } from "./extension.js";
 import { migrateWorkflow } from "./lib/migration.js";
 
 app.registerExtension({
+  ...createExtension({ app, api, page: document }),
   name: "iamccs.vram-supervisor",
 
   /** Runs on every loaded workflow before its widget values are restored. @param {any} graph */

@@ -10,6 +10,8 @@
  * @property {(report: any) => void} onSnapshot the probe's JSON answer, at each connection and poll
  * @property {(sample: any) => void} onTelemetry one sample, in order of time per device
  * @property {(change: any) => void} onJob a job's start, node change or end
+ * @property {(progress: any) => void} [onDecode] a decode's plan, parts and end
+ * @property {(state: any) => void} [onProcess] reserve and warnings of the whole process
  * @property {(count: number) => void} [onDropped] events this client was too slow for
  * @property {(state: StreamState) => void} onState
  */
@@ -35,12 +37,17 @@ const LONGEST_RETRY_MS = 10000;
  * Open the stream behind the probe at `url`.
  * @param {string} url address of the probe, without a query
  * @param {StreamHandlers} handlers
- * @param {{backfill?: number, world?: World}} [options] `backfill`: how many events of the
- *   recent past to ask for when nothing newer was seen
+ * @param {{backfill?: number, slow?: boolean, world?: World}} [options] `backfill`: how many
+ *   events of the recent past to ask for when nothing newer was seen; `slow`: an event a second
+ *   will do
  * @returns {{close: () => void}}
  */
-export function openStream(url, handlers, { backfill = 0, world = browser() } = {}) {
-  const stream = new SupervisorStream(url, handlers, backfill, world);
+export function openStream(
+  url,
+  handlers,
+  { backfill = 0, slow = false, world = browser() } = {},
+) {
+  const stream = new SupervisorStream(url, handlers, backfill, slow, world);
   stream.start();
   return stream;
 }
@@ -87,12 +94,14 @@ class SupervisorStream {
    * @param {string} url
    * @param {StreamHandlers} handlers
    * @param {number} backfill
+   * @param {boolean} slow
    * @param {World} world
    */
-  constructor(url, handlers, backfill, world) {
+  constructor(url, handlers, backfill, slow, world) {
     this.url = url;
     this.handlers = handlers;
     this.backfill = backfill;
+    this.slow = slow;
     this.world = world;
     /** @type {StreamState | null} */
     this.state = null;
@@ -146,7 +155,7 @@ class SupervisorStream {
   listen(after) {
     const resume = after === null ? "" : `&last_event_id=${encodeURIComponent(after)}`;
     const source = new /** @type {any} */ (this.world.EventSource)(
-      `${this.url}?stream=1${resume}`,
+      `${this.url}?stream=1${this.slow ? "&slow=1" : ""}${resume}`,
     );
     this.source = source;
     this.watch();
@@ -162,6 +171,8 @@ class SupervisorStream {
       });
     hear("telemetry", (sample) => this.deliver(sample));
     hear("job", (change) => this.handlers.onJob(change));
+    hear("decode", (progress) => this.handlers.onDecode?.(progress));
+    hear("state", (state) => this.handlers.onProcess?.(state));
     hear("dropped", ({ count }) => this.handlers.onDropped?.(count));
     source.addEventListener("error", () => {
       // The browser would retry by itself, but not after a refusal and without a snapshot.

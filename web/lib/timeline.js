@@ -10,6 +10,7 @@ import { SEGMENT_LABELS, segments } from "./segments.js";
  * @typedef {{time_s: number, busy: boolean, total: number, tops: Map<SegmentId, number>}} Point
  *   `tops` holds each part's upper edge as a share of the total, 0 to 1
  * @typedef {{id: SegmentId, outline: [number, number][]}} Area pixels, clockwise
+ * @typedef {{width: number, height: number, now_s: number, window_s: number, zoom: number}} View
  */
 
 /** Samples come at least once a second; a longer silence is a gap, not a line. */
@@ -131,10 +132,13 @@ export class Timeline {
     return last ? last.total * zoom(this.points) : null;
   }
 
-  /** Paint; `now_s` defaults to the newest sample, so a stopped stream stands still. */
+  /**
+   * Paint; `now_s` defaults to the newest sample, so a stopped stream stands still.
+   * @returns {View | null} how it was painted, for what is drawn over it
+   */
   draw(now_s = this.points.at(-1)?.time_s ?? 0) {
     const context = this.canvas.getContext("2d");
-    if (!context) return;
+    if (!context) return null;
     const { width, height } = this.fit(context);
     const colors = this.colors();
     context.clearRect(0, 0, width, height);
@@ -144,6 +148,7 @@ export class Timeline {
       for (const { id, outline } of areas(run, view)) fill(context, outline, colors[id]);
       drawBusy(context, run, view, colors.busy);
     }
+    return view;
   }
 
   /**
