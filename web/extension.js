@@ -5,12 +5,15 @@ import { KEYBINDINGS, MENU, TAB, commandsOf, nodeShower, openPanel } from "./com
 import { PROBE, freeMemory, probe } from "./lib/actions.js";
 import { copyText } from "./lib/clipboard.js";
 import { createHub } from "./lib/live.js";
-import { loadTexts, translator } from "./lib/texts.js";
+import { NODE_TEXTS } from "./lib/node_texts.js";
+import { TEXTS, loadTexts, translator } from "./lib/texts.js";
 import { toaster } from "./lib/toast.js";
+import { NODE_COMMANDS, registerNodes } from "./nodes/register.js";
 import { mountPanel } from "./panel/panel.js";
 import { BADGE, SettingsBridge } from "./settings.js";
 
 const ICON = "pi pi-chart-line";
+const ENGLISH = { ...TEXTS, ...NODE_TEXTS };
 
 /**
  * @param {{app: any, api: any, page: Document}} world the frontend's own objects
@@ -19,7 +22,7 @@ const ICON = "pi pi-chart-line";
 export function createExtension({ app, api, page }) {
   const texts = { translated: {} };
   /** @type {import("./lib/texts.js").Translate} */
-  const t = (key, values) => translator(texts.translated)(key, values);
+  const t = (key, values) => translator(texts.translated, ENGLISH)(key, values);
   const hub = createHub({ url: api.apiURL(PROBE) });
   const toast = toaster(app);
   const open = () => openPanel(app);
@@ -48,11 +51,22 @@ export function createExtension({ app, api, page }) {
     toast(done ? "success" : "warn", t("freeNow"), text);
   }
 
-  const commands = commandsOf({ t, open, free: freeNow, probeAll: () => {} });
+  const { commands: nodeCommands, probeAll, ...nodes } = registerNodes({
+    app,
+    api,
+    page,
+    hub,
+    t,
+    toast,
+    defaultQuality: () => settings.defaultQuality(),
+    create: (type) => /** @type {any} */ (globalThis).LiteGraph?.createNode(type) ?? null,
+    ask: (text, value) => askFor(app, text, value),
+  });
   return {
-    commands,
+    ...nodes,
+    commands: [...commandsOf({ t, open, free: freeNow, probeAll }), ...nodeCommands],
     keybindings: KEYBINDINGS,
-    menuCommands: MENU,
+    menuCommands: [...MENU, { path: ["VRAM"], commands: Object.values(NODE_COMMANDS) }],
     settings: settings.definitions(),
     bottomPanelTabs: [tab(t, mount, "bottom")],
     async setup() {
@@ -63,6 +77,19 @@ export function createExtension({ app, api, page }) {
       await settings.load();
     },
   };
+}
+
+/**
+ * A line of text from the user; null where they gave none.
+ * @param {any} app
+ * @param {string} text
+ * @param {string} value
+ * @returns {Promise<string | null>}
+ */
+async function askFor(app, text, value) {
+  const dialog = app.extensionManager?.dialog;
+  if (typeof dialog?.prompt !== "function") return globalThis.prompt(text, value);
+  return dialog.prompt({ title: text, message: text, defaultValue: value });
 }
 
 /**

@@ -7,12 +7,15 @@ import { app } from "../../scripts/app.js";
 import { createExtension } from "./extension.js";
 import { migrateWorkflow } from "./lib/migration.js";
 
+const extension = createExtension({ app, api, page: document });
+
 app.registerExtension({
-  ...createExtension({ app, api, page: document }),
+  ...extension,
   name: "iamccs.vram-supervisor",
 
   /** Runs on every loaded workflow before its widget values are restored. @param {any} graph */
   beforeConfigureGraph(graph) {
+    extension.beforeConfigureGraph();
     const { unknown } = migrateWorkflow(graph);
     for (const { id, type, values } of unknown) {
       console.warn(
