@@ -1,23 +1,16 @@
 """Workflows saved with the public pack, loaded by ComfyUI's real frontend in Chromium."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
+from support.comfy_frontend import CHROMIUM, opened
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium"),
 ]
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "workflows"
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run",
-)  # fmt: skip
 
 READ_WIDGETS = """
 async (workflow) => {
@@ -30,31 +23,13 @@ async (workflow) => {
   return Object.fromEntries(nodes.map((node) => [String(node.id), read(node)]));
 }
 """
-READY = "() => (window.app ?? window.comfyAPI?.app?.app)?.extensionManager !== undefined"
 
 
 @pytest.fixture(scope="module")
 def page(comfy):
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        page = browser.new_page()
-        page.route("**/*", lambda route: only_local(route, comfy))
-        page.goto(comfy.url)
-        page.wait_for_function(READY, timeout=120_000)
-        page.wait_for_function(
-            "() => window.LiteGraph?.registered_node_types?.IAMCCS_HwSupporter", timeout=120_000
-        )
+    pytest.importorskip("playwright.sync_api")
+    with opened(comfy.url) as page:
         yield page
-        browser.close()
-
-
-def only_local(route, comfy):
-    """The frontend's calls to the outside are no part of this test."""
-    if route.request.url.startswith((comfy.url, "data:", "blob:")):
-        route.continue_()
-    else:
-        route.abort()
 
 
 def saved(name):
