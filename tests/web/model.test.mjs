@@ -152,5 +152,6 @@ test("of a job's decodes the largest, and its peak on any card", () => {
   assert.deepEqual(largestDecode({ decodes }), { predicted: 9, measured: null });
   assert.equal(largestDecode({}), null);
   assert.equal(jobPeak({ peaks: [peak(3), peak(8, "cuda:1"), peak(99, "cpu"), peak(null)] }), 8);
+  assert.equal(jobPeak({ peaks: [peak(7, "cpu")] }), 7, "without a card it is the system's");
   assert.equal(jobPeak({ peaks: [] }), null);
 });

@@ -164,13 +164,14 @@ export function largestDecode(record) {
 }
 
 /**
- * The most a job used on a device, by whoever; null where not known.
+ * The most a job used on a card, by whoever, or of the system's memory where there is no card;
+ * null where not known.
  * @param {any} record
  * @returns {number | null}
  */
 export function jobPeak(record) {
-  const known = record.peaks
-    .filter((/** @type {any} */ { device }) => device !== "cpu")
+  const cards = record.peaks.filter((/** @type {any} */ { device }) => device !== "cpu");
+  const known = (cards.length ? cards : record.peaks)
     .map((/** @type {any} */ { used_bytes }) => used_bytes)
     .filter((/** @type {number | null} */ bytes) => bytes !== null);
   return known.length ? Math.max(...known) : null;

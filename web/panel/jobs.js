@@ -70,7 +70,7 @@ export class JobsView {
     this.element = element(
       page,
       "section",
-      { class: "vsup-card vsup-wide", "aria-label": t("jobs") },
+      { class: "vsup-card", "aria-label": t("jobs") },
       element(page, "div", { class: "vsup-job-line" }, this.current, this.node, this.clock),
       this.empty,
       this.table,

@@ -50,9 +50,9 @@ const CSS = `
 .vsup-chart canvas { display: block; width: 100%; height: 112px; border-radius: 6px; background: var(--vsup-bg); }
 .vsup-chart-top { position: absolute; top: 4px; left: 6px; font-size: 11px; color: var(--vsup-muted); pointer-events: none; }
 .vsup-marks { position: absolute; inset: 0; pointer-events: none; }
-.vsup-mark {
+.vsup .vsup-mark {
   position: absolute; width: 9px; height: 9px; margin: -5px 0 0 -5px; pointer-events: auto;
-  border-radius: 50%; background: var(--vsup-card); border: 2px solid var(--vsup-text); padding: 0 !important;
+  border-radius: 50%; background: var(--vsup-card); border: 2px solid var(--vsup-text); padding: 0;
 }
 .vsup-legend { display: flex; flex-wrap: wrap; gap: 3px 14px; margin-top: 8px; font-size: 12px; }
 .vsup-legend li { display: inline-flex; align-items: center; gap: 6px; }
@@ -99,11 +99,7 @@ const CSS = `
 .vsup-badge[data-level="high"] { border-color: #d98a1f; }
 .vsup-badge[data-level="full"] { border-color: #e5484d; }
 @container (min-width: 720px) {
-  .vsup-grid { grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  .vsup-wide { grid-column: 1 / -1; }
-}
-@container (min-width: 1180px) {
-  .vsup-grid { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+  .vsup-grid { grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); align-items: start; }
 }
 @media (forced-colors: active) {
   .vsup-swatch, .vsup-status::before, .vsup-connection::before { forced-color-adjust: none; }
