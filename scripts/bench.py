@@ -2,6 +2,7 @@
 """Measure what the supervisor costs and how true it is; tables for ``docs/benchmarks``.
 
     python scripts/bench.py monitor            cost, event-loop delay, latency, memory
+    python scripts/bench.py ui                 what the panel costs the browser (Chromium)
     python scripts/bench.py figures            the monitor's figures next to nvidia-smi (CUDA)
     python scripts/bench.py predict --comfyui PATH    predicted next to measured decodes (CUDA)
     python scripts/bench.py decode --comfyui PATH    decodes on emulated small cards (CUDA)
@@ -27,7 +28,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHES = {"monitor": "_bench_monitor.py", "figures": "_bench_figures.py"}
+BENCHES = {
+    "monitor": "_bench_monitor.py",
+    "figures": "_bench_figures.py",
+    "ui": "_bench_ui.py",
+}
 IN_COMFYUI = {
     "predict": "_bench_predict.py",
     "decode": "_bench_decode.py",

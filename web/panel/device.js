@@ -9,6 +9,8 @@ import { drawLevels, placeMarks } from "./overlay.js";
 export const WINDOW_S = 120;
 /** Figures that change ten times a second cannot be read. */
 const FIGURES_MS = 500;
+/** A sample moves the picture by a third of a pixel. */
+const DRAW_MS = 250;
 const SUMMARY_MS = 10000;
 const MOST_OTHERS = 5;
 const COLORS_MS = 2000;
@@ -25,6 +27,7 @@ export class DeviceView {
     this.t = t;
     this.world = world;
     this.figuresAt = 0;
+    this.drawAt = 0;
     this.summaryAt = 0;
     this.drawing = false;
     this.colorsAt = 0;
@@ -84,6 +87,9 @@ export class DeviceView {
   push(sample) {
     this.timeline.push(sample);
     this.show(sample.reading);
+    const now = this.world.now();
+    if (now < this.drawAt) return;
+    this.drawAt = now + DRAW_MS;
     this.requestDraw();
   }
 
