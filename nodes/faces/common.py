@@ -77,14 +77,20 @@ def profile_widget() -> Any:
         "profile",
         PROFILES,
         AUTO,
-        "Other widgets win. The profile supplies the reserve where reserved_vram_gb is 0.",
+        "The kind of card. Other widgets win: a profile only supplies the reserve where "
+        "reserved_vram_gb is 0. Choosing one fills the widgets below. auto: from your card.",
     )
 
 
 def reserve_widgets() -> list[Any]:
     """Whether and how much memory to keep free for others."""
     return [
-        io.Boolean.Input("apply_reserved_vram", default=True),
+        io.Boolean.Input(
+            "apply_reserved_vram",
+            default=True,
+            tooltip="Keep memory free for other programs while the job runs. Off: ComfyUI's own "
+            "reserve stays.",
+        ),
         choice(
             "reserved_vram_mode",
             RESERVE_MODES,
@@ -98,7 +104,9 @@ def reserve_widgets() -> list[Any]:
             min=0.0,
             max=24.0,
             step=0.25,
-            tooltip="GiB kept free for other programs while the job runs. 0: the profile's.",
+            round=0.01,
+            tooltip="GiB kept free for other programs while the job runs, in manual mode. 0: the "
+            "profile's. Raise it if other programs run out of memory.",
         ),
     ]
 
@@ -112,7 +120,10 @@ def auto_reserve_widgets(*, optional: bool) -> list[Any]:
             min=-2.0,
             max=24.0,
             step=0.25,
+            round=0.01,
             optional=optional,
+            tooltip="GiB that auto_used_plus adds to what other programs hold. Raise it if they "
+            "grow while a job runs.",
         ),
         io.Float.Input(
             "reserved_vram_auto_max_gb",
@@ -120,8 +131,10 @@ def auto_reserve_widgets(*, optional: bool) -> list[Any]:
             min=0.0,
             max=48.0,
             step=0.25,
+            round=0.01,
             optional=optional,
-            tooltip="0: no upper limit.",
+            tooltip="The most, in GiB, that adaptive and auto_used_plus may reserve. 0: no upper "
+            "limit.",
         ),
     ]
 
@@ -129,22 +142,91 @@ def auto_reserve_widgets(*, optional: bool) -> list[Any]:
 def switch_widgets() -> list[Any]:
     """Torch's two speed switches."""
     return [
-        choice("fp16_accumulation", SWITCH, "auto"),
-        choice("tf32", SWITCH, "auto"),
+        choice(
+            "fp16_accumulation",
+            SWITCH,
+            "auto",
+            "Sum 16-bit products in 16 bits: faster, a little less precise. auto: on where the "
+            "card gains from it (capability 7.0 or newer).",
+        ),
+        choice(
+            "tf32",
+            SWITCH,
+            "auto",
+            "Compute 32-bit products in TF32: faster, a little less precise. auto: on for Ampere "
+            "(capability 8.0) or newer.",
+        ),
     ]
 
 
 def closing_widgets() -> list[Any]:
     """Cleaning, logging and the long report."""
     return [
-        io.Boolean.Input("clean_gpu_before", default=False),
-        io.Boolean.Input("console_log", default=True),
+        io.Boolean.Input(
+            "clean_gpu_before",
+            default=False,
+            tooltip="First make room for the models that pass through here. Others leave only as "
+            "far as they must.",
+        ),
+        io.Boolean.Input(
+            "console_log",
+            default=True,
+            tooltip="One line on the console with what was applied, and each warning.",
+        ),
         io.Boolean.Input(
             "include_hardware_report",
             default=False,
             tooltip="Add the probe's full answer to report_json.",
         ),
     ]
+
+
+def tiling_widgets() -> list[Any]:
+    """How pictures are cut, where they are."""
+    return [
+        io.Boolean.Input(
+            "tile",
+            default=True,
+            tooltip="Allow parts where the whole does not fit. Off is a wish: parts all the same "
+            "if the alternative is running out of memory.",
+        ),
+        choice(
+            "tiling_mode",
+            ("auto", "manual"),
+            "auto",
+            "auto: sizes are planned from what is free when it runs. manual: the sizes below.",
+        ),
+        io.Int.Input(
+            "tile_size",
+            default=512,
+            min=64,
+            max=4096,
+            step=32,
+            tooltip="Edge of a tile in pixels, overlap included; manual mode only. Halve it after "
+            "running out of memory.",
+        ),
+        io.Int.Input(
+            "overlap",
+            default=64,
+            min=0,
+            max=4096,
+            step=32,
+            tooltip="Pixels that neighbouring tiles share; manual mode only. Raise it where seams "
+            "show.",
+        ),
+    ]
+
+
+def quality_widget(*, optional: bool) -> Any:
+    """What a join that can be seen is worth avoiding."""
+    return choice(
+        "quality",
+        ("exact", "balanced", "fast"),
+        "exact",
+        "What avoiding joins that can be seen is worth. exact: any time and any eviction. "
+        "balanced: some time. fast: the quickest way that fits.",
+        optional=optional,
+    )
 
 
 def current_node_id() -> str:

@@ -32,12 +32,40 @@ class HardMemoryPurge(io.ComfyNode):
             description="Unloads models, collects garbage, empties torch's cache and asks the "
             "system to take unused pages back.",
             inputs=[
-                io.Boolean.Input("unload_all_models", default=True),
-                io.Boolean.Input("soft_empty_cache", default=True),
-                io.Boolean.Input("ipc_collect", default=True),
-                io.Boolean.Input("trim_working_set", default=True),
-                io.Int.Input("gc_passes", default=3, min=1, max=10, step=1),
-                io.Boolean.Input("console_log", default=True),
+                io.Boolean.Input(
+                    "unload_all_models",
+                    default=True,
+                    tooltip="Unload every model. What is needed again is loaded again.",
+                ),
+                io.Boolean.Input(
+                    "soft_empty_cache",
+                    default=True,
+                    tooltip="Give memory that torch keeps for later back to the driver.",
+                ),
+                io.Boolean.Input(
+                    "ipc_collect",
+                    default=True,
+                    tooltip="Release CUDA memory shared with processes that have ended.",
+                ),
+                io.Boolean.Input(
+                    "trim_working_set",
+                    default=True,
+                    tooltip="Ask the system to take back pages of RAM that are not in use: "
+                    "EmptyWorkingSet on Windows, malloc_trim on Linux.",
+                ),
+                io.Int.Input(
+                    "gc_passes",
+                    default=3,
+                    min=1,
+                    max=10,
+                    step=1,
+                    tooltip="How often Python looks for garbage. One is mostly enough.",
+                ),
+                io.Boolean.Input(
+                    "console_log",
+                    default=True,
+                    tooltip="One line on the console with what came free.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="report"),

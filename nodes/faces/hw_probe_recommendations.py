@@ -27,11 +27,41 @@ class HwProbeRecommendations(io.ComfyNode):
             description="Recommended settings for a decode of this size on this machine as it "
             "is now. 0 means unknown.",
             inputs=[
-                io.Int.Input("width", default=0, min=0, max=16384, step=8),
-                io.Int.Input("height", default=0, min=0, max=16384, step=8),
-                io.Int.Input("frames", default=0, min=0, max=100000, step=1),
-                io.Float.Input("fps", default=0.0, min=0.0, max=240.0, step=0.5),
-                io.Boolean.Input("pretty", default=True),
+                io.Int.Input(
+                    "width",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    step=8,
+                    tooltip="Pixels of the decoded picture. 0: unknown.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    step=8,
+                    tooltip="Pixels of the decoded picture. 0: unknown.",
+                ),
+                io.Int.Input(
+                    "frames",
+                    default=0,
+                    min=0,
+                    max=100000,
+                    step=1,
+                    tooltip="Video frames; 1 for a picture. 0: unknown.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=0.0,
+                    min=0.0,
+                    max=240.0,
+                    step=0.5,
+                    tooltip="Frames per second, for the duration in the report. 0: unknown.",
+                ),
+                io.Boolean.Input(
+                    "pretty", default=True, tooltip="report_json with line breaks and indents."
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="report_json"),

@@ -50,17 +50,40 @@ class HwSupporter(io.ComfyNode):
             description="Holds a VRAM reserve and torch switches while the job runs, and puts "
             "them back when it ends. Place it right after the model loader.",
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input(
+                    "model", tooltip="Straight from its loader, before LoRA and sampling."
+                ),
                 profile_widget(),
                 *reserve_widgets(),
-                choice("sage_attention", SAGE_MODES, "auto"),
-                io.Boolean.Input("allow_sageattention_torch_compile", default=False),
-                choice("torch_compile_mode", COMPILE_MODES, "off"),
+                choice(
+                    "sage_attention",
+                    SAGE_MODES,
+                    "auto",
+                    "Faster attention for this model, if SageAttention is installed. auto: the "
+                    "kernel that suits the card, never Triton's on Windows. disabled: ComfyUI's.",
+                ),
+                io.Boolean.Input(
+                    "allow_sageattention_torch_compile",
+                    default=False,
+                    tooltip="Let torch.compile trace SageAttention too. Off: a compiled model "
+                    "leaves its graph for attention, which is safer.",
+                ),
+                choice(
+                    "torch_compile_mode",
+                    COMPILE_MODES,
+                    "off",
+                    "Compile the model. The first run of each size takes minutes, and more memory "
+                    "where weights are offloaded. On Windows it may crash. off is safest.",
+                ),
                 *switch_widgets(),
                 *closing_widgets(),
                 *auto_reserve_widgets(optional=True),
-                io.Clip.Input("clip", optional=True),
-                io.Vae.Input("vae", optional=True),
+                io.Clip.Input("clip", optional=True, tooltip="Passes through unchanged."),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Passes through unchanged; with it the report suggests decode sizes.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),

@@ -36,7 +36,7 @@ class HwSupporterAny(io.ComfyNode):
             description="Holds a VRAM reserve and torch switches from the start of the job to "
             "its end; whatever is connected passes through unchanged.",
             inputs=[
-                Anything.Input("input"),
+                Anything.Input("input", tooltip="Any link. Passes through unchanged."),
                 profile_widget(),
                 *reserve_widgets(),
                 *auto_reserve_widgets(optional=False),

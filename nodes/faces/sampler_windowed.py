@@ -36,11 +36,13 @@ class SamplerCustomAdvancedWindowed(io.ComfyNode):
             description="Core's SamplerCustomAdvanced. Where a clip is expected not to fit, it is "
             "sampled in ComfyUI's context windows; else the result is core's to the bit.",
             inputs=[
-                io.Noise.Input("noise"),
-                io.Guider.Input("guider"),
-                io.Sampler.Input("sampler"),
-                io.Sigmas.Input("sigmas"),
-                io.Latent.Input("latent_image"),
+                io.Noise.Input("noise", tooltip="As for core's SamplerCustomAdvanced."),
+                io.Guider.Input("guider", tooltip="As for core's; it is never changed."),
+                io.Sampler.Input("sampler", tooltip="As for core's SamplerCustomAdvanced."),
+                io.Sigmas.Input("sigmas", tooltip="As for core's SamplerCustomAdvanced."),
+                io.Latent.Input(
+                    "latent_image", tooltip="What is sampled. Only a video can be cut in windows."
+                ),
                 io.Combo.Input(
                     "windowing",
                     options=list(WINDOWING),

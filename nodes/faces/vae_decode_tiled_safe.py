@@ -15,7 +15,7 @@ from ..report import Report, decode_facts, hardware_facts
 from ..safe_decode import safe_decode
 from ..suggestion import suggestion_of
 from ..supporting import advice_facts, decode_advice
-from .common import CATEGORY, choice
+from .common import CATEGORY, quality_widget, tiling_widgets
 
 _log = logging.getLogger("vram_supervisor.nodes")
 
@@ -33,26 +33,39 @@ class VaeDecodeTiledSafe(io.ComfyNode):
             description="Decodes whole where that fits into free memory, else after evicting "
             "other models, else in parts that fit and together equal the whole decode.",
             inputs=[
-                io.Latent.Input("samples"),
-                io.Vae.Input("vae"),
+                io.Latent.Input("samples", tooltip="The latent to decode."),
+                io.Vae.Input("vae", tooltip="Decodes it."),
+                *tiling_widgets(),
+                io.Int.Input(
+                    "temporal_size",
+                    default=256,
+                    min=8,
+                    max=4096,
+                    step=4,
+                    tooltip="Video frames of a chunk, overlap included; manual mode only. Saves "
+                    "memory for Mochi, Cosmos, CogVideoX and LTX, not for Wan or Hunyuan.",
+                ),
+                io.Int.Input(
+                    "temporal_overlap",
+                    default=32,
+                    min=4,
+                    max=4096,
+                    step=4,
+                    tooltip="Video frames that neighbouring chunks share; manual mode only. Raise "
+                    "it where a jump shows between chunks.",
+                ),
                 io.Boolean.Input(
-                    "tile", default=True, tooltip="A wish: tiled all the same if whole cannot fit."
+                    "cleanup_before_decode",
+                    default=False,
+                    tooltip="Make room for the whole decode first. Off: other models leave only "
+                    "if the decode would not fit beside them.",
                 ),
-                choice("tiling_mode", ("auto", "manual"), "auto"),
-                io.Int.Input("tile_size", default=512, min=64, max=4096, step=32),
-                io.Int.Input("overlap", default=64, min=0, max=4096, step=32),
-                io.Int.Input(
-                    "temporal_size", default=256, min=8, max=4096, step=4, tooltip="Frames."
-                ),
-                io.Int.Input(
-                    "temporal_overlap", default=32, min=4, max=4096, step=4, tooltip="Frames."
-                ),
-                io.Boolean.Input("cleanup_before_decode", default=False),
                 io.Boolean.Input(
                     "last_frame_fix",
                     default=False,
                     optional=True,
-                    tooltip="Decodes the last latent frame twice and drops the copy.",
+                    tooltip="Decode the last latent frame twice and drop the copy. Try it if the "
+                    "end of a clip is damaged.",
                 ),
                 io.Int.Input(
                     "duration_hint_s",
@@ -61,17 +74,19 @@ class VaeDecodeTiledSafe(io.ComfyNode):
                     max=3600,
                     step=1,
                     optional=True,
-                    tooltip="For the probe's advice only; does not change the decode.",
+                    tooltip="Seconds of the clip. A note for the report; does not change the "
+                    "decode.",
                 ),
-                choice("quality", ("exact", "balanced", "fast"), "exact", optional=True),
+                quality_widget(optional=True),
                 io.Float.Input(
                     "vram_budget_gb",
                     default=0.0,
                     min=0.0,
                     max=1024.0,
                     step=0.25,
+                    round=0.01,
                     optional=True,
-                    tooltip="The most the decode may add, in GiB. 0: what is free.",
+                    tooltip="The most the decode may add to the card, in GiB. 0: what is free.",
                 ),
                 io.Boolean.Input(
                     "keep_latent_on_failure",

@@ -34,7 +34,7 @@ from ..saving import (
     save_frames,
 )
 from ..suggestion import suggestion_of
-from .common import CATEGORY, choice
+from .common import CATEGORY, choice, quality_widget, tiling_widgets
 
 if TYPE_CHECKING:
     from ...supervisor.decode.frames.sink import FrameSink
@@ -56,8 +56,8 @@ class VaeDecodeToDisk(io.ComfyNode):
             "it is complete. After a crash the same job goes on where it stopped.",
             is_output_node=True,
             inputs=[
-                io.Latent.Input("samples"),
-                io.Vae.Input("vae"),
+                io.Latent.Input("samples", tooltip="The latent to decode."),
+                io.Vae.Input("vae", tooltip="Decodes it."),
                 io.String.Input(
                     "output_dir",
                     default="iamccs_vae_frames",
@@ -70,15 +70,18 @@ class VaeDecodeToDisk(io.ComfyNode):
                     "image_format",
                     FORMATS,
                     "png",
-                    f"lossless video is FFV1 in one .mkv, {FRAME_RATE} frames per second.",
+                    "png: lossless. jpg: smaller. lossless video: FFV1 in one .mkv, "
+                    f"{FRAME_RATE} frames per second.",
                 ),
-                io.Int.Input("jpg_quality", default=95, min=1, max=100, step=1),
-                io.Boolean.Input(
-                    "tile", default=True, tooltip="A wish: tiled all the same if whole cannot fit."
+                io.Int.Input(
+                    "jpg_quality",
+                    default=95,
+                    min=1,
+                    max=100,
+                    step=1,
+                    tooltip="Of JPEG files: 100 is the best and the largest.",
                 ),
-                choice("tiling_mode", ("auto", "manual"), "auto"),
-                io.Int.Input("tile_size", default=512, min=64, max=4096, step=32),
-                io.Int.Input("overlap", default=64, min=0, max=4096, step=32),
+                *tiling_widgets(),
                 io.Boolean.Input(
                     "seam_debug_export",
                     default=False,
@@ -89,13 +92,15 @@ class VaeDecodeToDisk(io.ComfyNode):
                     "seam_debug_dir",
                     default="",
                     optional=True,
-                    tooltip="Where to; empty: beside the frames.",
+                    tooltip="Folder of that picture, in the output folder. Empty: beside the "
+                    "frames.",
                 ),
                 io.Boolean.Input(
                     "cleanup_between_frames",
                     default=True,
                     optional=True,
-                    tooltip="Release caches now and then while decoding.",
+                    tooltip="Release what Python and torch keep now and then while decoding: less "
+                    "RAM, a little slower.",
                 ),
                 io.Boolean.Input(
                     "clear_existing",
@@ -105,17 +110,24 @@ class VaeDecodeToDisk(io.ComfyNode):
                     "prefix. Other files are never touched.",
                 ),
                 io.Int.Input(
-                    "start_number", default=0, min=0, max=1_000_000_000, step=1, optional=True
+                    "start_number",
+                    default=0,
+                    min=0,
+                    max=1_000_000_000,
+                    step=1,
+                    optional=True,
+                    tooltip="Number of the first file. Link next_start_number here to go on.",
                 ),
-                choice("quality", ("exact", "balanced", "fast"), "exact", optional=True),
+                quality_widget(optional=True),
                 io.Float.Input(
                     "vram_budget_gb",
                     default=0.0,
                     min=0.0,
                     max=1024.0,
                     step=0.25,
+                    round=0.01,
                     optional=True,
-                    tooltip="0: whatever is free when it decodes.",
+                    tooltip="The most the decode may add to the card, in GiB. 0: what is free.",
                 ),
                 io.Boolean.Input(
                     "resume",

@@ -12,7 +12,7 @@ from ..encoding import EncodeWish
 from ..host.runtime import runtime
 from ..report import Report, decode_facts, hardware_facts
 from ..safe_encode import safe_encode
-from .common import CATEGORY, choice
+from .common import CATEGORY, quality_widget
 
 _log = logging.getLogger("vram_supervisor.nodes")
 
@@ -30,16 +30,17 @@ class VaeEncodeTiledSafe(io.ComfyNode):
             description="Encodes whole where that fits into free memory, else after evicting "
             "other models, else in parts that together equal the whole.",
             inputs=[
-                io.Image.Input("pixels"),
-                io.Vae.Input("vae"),
-                choice("quality", ("exact", "balanced", "fast"), "exact"),
+                io.Image.Input("pixels", tooltip="Pictures, or the frames of a video."),
+                io.Vae.Input("vae", tooltip="Encodes them."),
+                quality_widget(optional=False),
                 io.Float.Input(
                     "vram_budget_gb",
                     default=0.0,
                     min=0.0,
                     max=1024.0,
                     step=0.25,
-                    tooltip="The most the encode may add, in GiB. 0: what is free.",
+                    round=0.01,
+                    tooltip="The most the encode may add to the card, in GiB. 0: what is free.",
                 ),
             ],
             outputs=[

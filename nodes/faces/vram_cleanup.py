@@ -36,11 +36,24 @@ class VramCleanup(io.ComfyNode):
                     tooltip="On: every model leaves. Off: only as much as the next models need, "
                     "first what the queue needs last.",
                 ),
-                io.Boolean.Input("soft_empty_cache", default=True),
-                io.Model.Input("model", optional=True),
-                io.Clip.Input("clip", optional=True),
-                io.Vae.Input("vae", optional=True),
-                Anything.Input("passthrough", optional=True),
+                io.Boolean.Input(
+                    "soft_empty_cache",
+                    default=True,
+                    tooltip="Give memory that torch keeps for later back to the driver.",
+                ),
+                io.Model.Input("model", optional=True, tooltip="Passes through unchanged."),
+                io.Clip.Input("clip", optional=True, tooltip="Passes through unchanged."),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Passes through unchanged; tells what decoding passthrough needs.",
+                ),
+                Anything.Input(
+                    "passthrough",
+                    optional=True,
+                    tooltip="Any link, such as the latent between sampling and decode: this node "
+                    "then runs between the two.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),

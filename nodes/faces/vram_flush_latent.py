@@ -23,7 +23,7 @@ class VramFlushLatent(io.ComfyNode):
             category=CATEGORY,
             description="Gives torch's unused memory back to the driver and passes the latent "
             "on unchanged. Models stay loaded.",
-            inputs=[io.Latent.Input("latent")],
+            inputs=[io.Latent.Input("latent", tooltip="Passes through unchanged.")],
             outputs=[io.Latent.Output(display_name="latent")],
             not_idempotent=True,
         )

@@ -7,10 +7,10 @@ from types import ModuleType, SimpleNamespace
 FACES = "vram_supervisor.nodes.faces"
 
 
-def face(monkeypatch, name):
-    """The module of one face, imported beside a ComfyUI that has names only."""
+def face(monkeypatch, name, io=None):
+    """The module of one face, imported beside a ComfyUI that has names only, or another ``io``."""
     latest = ModuleType("comfy_api.latest")
-    latest.io = SimpleNamespace(
+    latest.io = io or SimpleNamespace(
         ComfyNode=object, Custom=lambda name: name, NodeOutput=lambda *values: values
     )
     package = ModuleType("comfy_api")

@@ -8,9 +8,9 @@ import { drawLevels, placeMarks } from "./overlay.js";
 
 export const WINDOW_S = 120;
 /** Figures that change ten times a second cannot be read. */
-const FIGURES_MS = 500;
+const FIGURES_MS = 1000;
 /** A sample moves the picture by a third of a pixel. */
-const DRAW_MS = 250;
+const DRAW_MS = 333;
 const SUMMARY_MS = 10000;
 const MOST_OTHERS = 5;
 const COLORS_MS = 2000;
