@@ -3,6 +3,7 @@ import { test } from "node:test";
 
 import { NODE_TEXTS } from "../../web/lib/node_texts.js";
 import { TEXTS, translator } from "../../web/lib/texts.js";
+import { keep, showQuarters, stateOf } from "../../web/nodes/attach.js";
 import { plansByItself, presetValues, valuesFor } from "../../web/nodes/apply.js";
 import { contextOf } from "../../web/nodes/context.js";
 import { convertInEditor, convertNodes, target } from "../../web/nodes/convert.js";
@@ -69,6 +70,28 @@ test("a profile fills what it is about; auto is what the card is advised", () =>
   });
   assert.deepEqual(presetValues(has, report, "odd"), {});
   assert.deepEqual(presetValues(has, null, "low_vram"), {});
+});
+
+test("a quarter of a GiB is shown as one", () => {
+  const has = [
+    { name: "reserved_vram_gb", options: { precision: 1 } },
+    { name: "tile_size", options: { precision: 0 } },
+    { name: "bare_gb" },
+  ];
+  showQuarters({ widgets: has });
+  assert.deepEqual(has.map(({ options }) => options?.precision), [2, 0, undefined]);
+});
+
+test("what was chosen is kept with the node, and has a standard", () => {
+  const saved = {};
+  assert.deepEqual(stateOf(saved), { apply_mode: "overwrite", preset_sync: true, context: {} });
+  keep(saved, { preset_sync: false });
+  keep(saved, { apply_mode: "fill_missing" });
+  assert.deepEqual(saved.properties.vram_supervisor, {
+    preset_sync: false,
+    apply_mode: "fill_missing",
+  });
+  assert.equal(stateOf(saved).preset_sync, false);
 });
 
 // What is read from the graph.

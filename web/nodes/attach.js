@@ -60,6 +60,16 @@ export function attach(node, world) {
   return new Attached(node, type, world);
 }
 
+/**
+ * The frontend shows as many decimals as a step has digits: 1.25 would read 1.3.
+ * @param {any} node
+ */
+export function showQuarters(node) {
+  for (const { name, options } of node.widgets ?? []) {
+    if (options && name.endsWith("_gb")) options.precision = 2;
+  }
+}
+
 class Attached {
   /**
    * @param {any} node
@@ -93,6 +103,7 @@ class Attached {
         profiles: this.profile !== null && !foreign,
       },
     );
+    showQuarters(node);
     this.addWidget();
     this.followProfile();
     this.followRemoval();
