@@ -4,9 +4,9 @@ import { test } from "node:test";
 import { levelOf, mainDevice } from "../../web/badge.js";
 import { TEXTS, translator } from "../../web/lib/texts.js";
 import { toaster } from "../../web/lib/toast.js";
-import { coverage } from "../../web/panel/decode.js";
+import { coverage, framesText } from "../../web/panel/decode.js";
 import { rowOf } from "../../web/panel/jobs.js";
-import { levelY, markPlace } from "../../web/panel/overlay.js";
+import { levelY, markPlace, sameMarkers } from "../../web/panel/overlay.js";
 import { SERVER_SETTINGS, SettingsBridge } from "../../web/settings.js";
 
 const GiB = 2 ** 30;
@@ -36,6 +36,22 @@ test("a mark lies at its time and height, and leaves with the window", () => {
   assert.deepEqual(markPlace(marker, VIEW, 1000), [100, 50]);
   assert.equal(markPlace({ ...marker, time_s: 899 }, VIEW, 1000), null);
   assert.deepEqual(markPlace({ ...marker, bytes: 900 }, VIEW, 1000), [100, 0], "at the top");
+});
+
+test("a new marker is seen though the oldest left and their number stays", () => {
+  const [first, second, third] = [1, 2, 3].map((time_s) => ({ time_s, device: "c", name: "K", bytes: 1 }));
+  assert.ok(sameMarkers([first, second], [first, second]));
+  assert.ok(!sameMarkers([first, second], [second, third]));
+  assert.ok(!sameMarkers([first], [first, second]));
+});
+
+test("a running video tells which frames became final, anything else how many it has", () => {
+  const decode = { frames: 33, outcome: "running", finished: [[0, 8, 0, 0, 9, 9], [8, 8, 0, 0, 9, 9]] };
+  assert.equal(framesText(decode), "9–16 / 33");
+  assert.equal(framesText({ ...decode, finished: [[4, 1, 0, 0, 9, 9]] }), "5 / 33");
+  assert.equal(framesText({ ...decode, finished: [] }), "33");
+  assert.equal(framesText({ ...decode, outcome: "done" }), "33");
+  assert.equal(framesText({ ...decode, frames: 1 }), "1");
 });
 
 test("how much of a video is final", () => {

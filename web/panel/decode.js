@@ -26,6 +26,19 @@ export function coverage(decode) {
   return Math.min(1, area / (width * height * frames));
 }
 
+/**
+ * Of a video that is being made, which frames became final last: `9–16 / 33`; else how many.
+ * @param {any} decode
+ * @returns {string}
+ */
+export function framesText({ frames, finished, outcome }) {
+  const last = finished.at(-1);
+  if (outcome !== "running" || !last || !(frames > 1)) return String(frames);
+  const [first, count] = last;
+  const range = count > 1 ? `${first + 1}–${first + count}` : String(first + 1);
+  return `${range} / ${frames}`;
+}
+
 export class DecodeView {
   /**
    * @param {Document} page
@@ -67,8 +80,9 @@ export class DecodeView {
     setText(this.title, decode.family ? `${name}: ${decode.family}` : name);
     setAttribute(this.element, "aria-label", name);
     setText(this.outcome, t(OUTCOMES[/** @type {keyof OUTCOMES} */ (decode.outcome)] ?? "closed"));
-    const { width, height, frames } = decode;
-    setText(this.size, isKnown(width) ? t("decodeOf", { width, height, frames }) : "");
+    const { width, height } = decode;
+    const size = { width, height, frames: framesText(decode) };
+    setText(this.size, isKnown(width) ? t("decodeOf", size) : "");
     this.showProgress(decode);
     setText(this.line, this.figures(decode));
     setText(this.plan, decode.plan ?? "");

@@ -4,7 +4,7 @@ import { formatBytes, formatPercent, formatTemperature, isKnown } from "../lib/f
 import { SEGMENT_LABELS, segments, usedBytes } from "../lib/segments.js";
 import { Timeline } from "../lib/timeline.js";
 import { element, setAttribute, setText } from "./dom.js";
-import { drawLevels, placeMarks } from "./overlay.js";
+import { drawLevels, placeMarks, sameMarkers } from "./overlay.js";
 
 export const WINDOW_S = 120;
 /** Figures that change ten times a second cannot be read. */
@@ -109,18 +109,22 @@ export class DeviceView {
       isKnown(reading.temperature_c) ? formatTemperature(reading.temperature_c) : "",
     ];
     setText(this.gauges, gauges.filter(Boolean).join(" · "));
-    this.showParts(segments(reading));
+    this.showParts(segments(reading), reading.total_bytes);
     this.showOthers(reading.processes ?? []);
     this.error.hidden = reading.error === null || reading.error === undefined;
     setText(this.error, reading.error ?? "");
     this.summarise(reading, now);
   }
 
-  /** @param {{id: string, bytes: number}[]} shown */
-  showParts(shown) {
+  /**
+   * @param {{id: string, bytes: number}[]} shown
+   * @param {number | null} total
+   */
+  showParts(shown, total) {
     const figures = new Map(shown.map(({ id, bytes }) => [id, bytes]));
     const { reserve, predicted } = this.levels;
-    if (reserve !== null) figures.set("reserve", reserve);
+    // The line lies where the reserve begins; the figure says how much that leaves free.
+    if (reserve !== null && isKnown(total)) figures.set("reserve", total - reserve);
     if (predicted !== null) figures.set("predicted", predicted);
     for (const [id, { row }] of this.parts) row.hidden = !figures.has(id);
     for (const [id, bytes] of figures) {
@@ -191,7 +195,7 @@ export class DeviceView {
     const same =
       levels.reserve === this.levels.reserve &&
       levels.predicted === this.levels.predicted &&
-      markers.length === this.markers.length;
+      sameMarkers(markers, this.markers);
     if (same) return;
     this.levels = levels;
     this.markers = markers;

@@ -35,6 +35,12 @@ export function rowOf(record, t) {
   };
 }
 
+/** @param {string} name of a column */
+function headClass(name) {
+  if (name === "status") return "vsup-status-head";
+  return NUMBERS.has(name) ? "vsup-number" : "";
+}
+
 export class JobsView {
   /**
    * @param {Document} page
@@ -59,7 +65,7 @@ export class JobsView {
     this.empty = element(page, "p", { class: "vsup-muted", text: t("noJobs") });
     this.body = element(page, "tbody");
     const heads = COLUMNS.map((name) =>
-      element(page, "th", { scope: "col", text: t(name), class: NUMBERS.has(name) ? "vsup-number" : "" }),
+      element(page, "th", { scope: "col", text: t(name), class: headClass(name) }),
     );
     this.table = element(
       page,
@@ -109,6 +115,7 @@ export class JobsView {
       if (name === "status") {
         cell.className = "vsup-status";
         cell.dataset.status = record.status;
+        cell.title = texts.status;
       }
       cell.textContent = texts[/** @type {keyof typeof texts} */ (name)];
       return cell;

@@ -56,6 +56,15 @@ export function markPlace(marker, view, total) {
 }
 
 /**
+ * Whether two lists hold the very same markers. Their number does not tell: it is bounded.
+ * @param {import("../lib/model.js").Marker[]} one
+ * @param {import("../lib/model.js").Marker[]} other
+ */
+export function sameMarkers(one, other) {
+  return one.length === other.length && one.every((marker, index) => marker === other[index]);
+}
+
+/**
  * Marks are elements, so that they can be pointed at and reached by keyboard.
  * @param {Document} page
  * @param {HTMLElement} root
@@ -75,8 +84,9 @@ export function placeMarks(page, root, view, total, markers, t) {
     mark.style.left = `${x.toFixed(1)}px`;
     mark.style.top = `${y.toFixed(1)}px`;
     const words = t("marker", { name: marker.name, bytes: formatBytes(marker.bytes) });
-    setAttribute(mark, "title", words);
     setAttribute(mark, "aria-label", words);
+    // The name opens towards the middle, where there is room for it.
+    setAttribute(mark, "data-side", x > view.width / 2 ? "left" : "right");
   });
 }
 

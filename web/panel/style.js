@@ -54,6 +54,13 @@ const CSS = `
   position: absolute; width: 9px; height: 9px; margin: -5px 0 0 -5px; pointer-events: auto;
   border-radius: 50%; background: var(--vsup-card); border: 2px solid var(--vsup-text); padding: 0;
 }
+.vsup .vsup-mark:is(:hover, :focus-visible) { z-index: 1; }
+.vsup .vsup-mark:is(:hover, :focus-visible)::after {
+  content: attr(aria-label); position: absolute; bottom: 10px; left: 4px; padding: 2px 6px; border-radius: 4px;
+  font-size: 11px; white-space: nowrap; pointer-events: none;
+  color: var(--vsup-text); background: var(--vsup-bg); border: 1px solid var(--vsup-line);
+}
+.vsup .vsup-mark[data-side="left"]:is(:hover, :focus-visible)::after { left: auto; right: 4px; }
 .vsup-legend { display: flex; flex-wrap: wrap; gap: 3px 14px; margin-top: 8px; font-size: 12px; }
 .vsup-legend li { display: inline-flex; align-items: center; gap: 6px; }
 .vsup-legend b { font-weight: 600; }
@@ -74,18 +81,19 @@ const CSS = `
 .vsup-others li > :last-child { margin-left: auto; }
 .vsup-job-line { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 10px; }
 .vsup-muted { color: var(--vsup-muted); overflow-wrap: anywhere; }
-.vsup-map { display: block; width: 100%; max-height: 150px; margin: 8px 0 4px; border-radius: 6px; background: var(--vsup-bg); border: 1px solid var(--vsup-line); object-fit: contain; }
+.vsup-map { display: block; max-width: 100%; max-height: 150px; margin: 8px 0 4px; border-radius: 6px; background: var(--vsup-bg); border: 1px solid var(--vsup-line); }
 .vsup progress { width: 100%; height: 6px; accent-color: var(--vsup-accent); }
-.vsup-table { overflow-x: auto; margin-top: 6px; }
+.vsup-table { overflow-x: auto; margin-top: 6px; container-type: inline-size; }
 .vsup table { border-collapse: collapse; width: 100%; font-size: 12px; }
-.vsup th { text-align: left; font-weight: 550; color: var(--vsup-muted); padding: 3px 10px 3px 0; white-space: nowrap; border-bottom: 1px solid var(--vsup-line); }
-.vsup td { padding: 4px 10px 4px 0; white-space: nowrap; border-bottom: 1px solid color-mix(in srgb, var(--vsup-line) 55%, transparent); }
+.vsup th { text-align: left; font-weight: 550; color: var(--vsup-muted); padding: 3px 7px 3px 0; vertical-align: bottom; border-bottom: 1px solid var(--vsup-line); }
+.vsup td { padding: 4px 7px 4px 0; white-space: nowrap; border-bottom: 1px solid color-mix(in srgb, var(--vsup-line) 55%, transparent); }
+.vsup :is(th, td):last-child { padding-right: 0; }
 .vsup tr:last-child td { border-bottom: 0; }
 .vsup-number { text-align: right !important; }
 .vsup-status::before { content: ""; display: inline-block; width: 8px; height: 8px; margin-right: 6px; border-radius: 50%; background: var(--vsup-unattributed); }
 .vsup-status[data-status="success"]::before { background: var(--vsup-good); }
 .vsup-status[data-status="error"]::before { background: var(--vsup-bad); border-radius: 1px; }
-.vsup-status[data-status="interrupted"]::before { background: var(--vsup-warn); }
+.vsup-status[data-status="interrupted"]::before { background: var(--vsup-warn); border-radius: 0; transform: rotate(45deg); }
 .vsup-dialog { max-width: min(720px, 92vw); width: 720px; padding: 16px; border-radius: 10px; border: 1px solid var(--border-color, #555); background: var(--comfy-menu-bg, #202020); color: var(--input-text, #eee); }
 .vsup-dialog textarea { width: 100%; margin: 8px 0; font: 12px/1.4 ui-monospace, monospace; background: var(--comfy-input-bg, #111); color: inherit; }
 .vsup-badge {
@@ -100,6 +108,11 @@ const CSS = `
 .vsup-badge[data-level="full"] { border-color: #e5484d; }
 @container (min-width: 720px) {
   .vsup-grid { grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); align-items: start; }
+}
+/* Where it is narrow a status is its sign; readers aloud and the pointer still get the word. */
+@container (max-width: 440px) {
+  .vsup-status, .vsup-status-head { font-size: 0; }
+  .vsup-status::before { margin-right: 0; }
 }
 @media (forced-colors: active) {
   .vsup-swatch, .vsup-status::before, .vsup-connection::before { forced-color-adjust: none; }
