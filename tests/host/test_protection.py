@@ -129,10 +129,12 @@ def test_without_the_variable_the_functions_are_cores_own(comfy, protected_comfy
     ]
     assert {Path(file).name for file in files[0]} == {"nodes.py"}
     assert {Path(file).name for file in files[1]} == {"protection.py"}
-    before = safe_decodes(comfy)
+    before = len(comfy.log())
     assert comfy.succeed(decoded(KL, {"seed": salt}))["compare"]["difference"] == 0
-    assert safe_decodes(comfy) == before
-    assert "Safe decode for" not in comfy.log()
+    said = comfy.log()[before:]
+    assert "prompt" in said.lower()
+    assert "Protected decode: " not in said
+    assert "Safe decode for" not in said
     assert "Safe decode for VAEDecode and VAEDecodeTiled is on." in protected_comfy.log()
 
 
