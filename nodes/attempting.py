@@ -147,7 +147,6 @@ class DeviceExecutor(ABC, Generic[_WayT, _MadeT]):
 
     def evict(self, needed_bytes: int) -> int:
         """Unload other models until ``needed_bytes`` can be added."""
-        gc.collect()
         target = int(needed_bytes * self._capacity_ratio()) + 1 + self._held_back_bytes()
         done = self._memory.make_room(target, self._vae.device, self._patcher)
         if not done.reached:

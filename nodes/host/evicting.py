@@ -30,6 +30,8 @@ ROUNDS: Final = 4
 """Layers are of a size: a part that leaves can be short of what was asked."""
 EVERYTHING_BYTES: Final = 1 << 50
 """No device has as much: who asks for it means all that can leave."""
+GARBAGE_BYTES: Final = 256 * MiB
+"""Tensors beside the weights from which on they may be garbage; latents are smaller."""
 SLACK_BYTES: Final = 32 * MiB
 """Devices give memory out in pages; so much of what left may seem to stay."""
 
@@ -238,11 +240,12 @@ def make_room(
     """Have models leave ``device``, never ``keep``, until ``needed_bytes`` are free there.
 
     Garbage and torch's cache go first; a model leaves only for what is then still missing.
+    Collecting garbage takes as long as a short decode does: only where there may be any.
     """
     before = memory.free_bytes(device)
     if before >= needed_bytes:
         return Eviction(str(device), needed_bytes, before, before)
-    _let_go(memory)
+    _let_go(memory, collect=_may_hold_garbage(memory, device))
     asking = _Round(memory, device, keep, memory.look_ahead())
     waited_s = 0.0
     for _ in range(ROUNDS):
@@ -252,9 +255,14 @@ def make_room(
         freed = asking.evict(needed_bytes - free)
         if freed <= 0:
             break
-        _let_go(memory)
         wanted = min(needed_bytes, free + freed)
+        _let_go(memory)
+        if memory.free_bytes(device) < wanted - SLACK_BYTES:
+            # A model can be part of a reference cycle.
+            _let_go(memory, collect=True)
         waited_s += memory.recovery.back(wanted, lambda: memory.free_bytes(device))
+    if memory.free_bytes(device) < needed_bytes:
+        _let_go(memory, collect=True)
     after = memory.free_bytes(device)
     short = after < needed_bytes
     held = holders(memory, device, keep) if short else ()
@@ -264,9 +272,16 @@ def make_room(
     return done
 
 
-def _let_go(memory: Memory) -> None:
-    gc.collect()
+def _let_go(memory: Memory, *, collect: bool = False) -> None:
+    if collect:
+        gc.collect()
     memory.empty_cache()
+
+
+def _may_hold_garbage(memory: Memory, device: torch.device) -> bool:
+    """Whether torch holds much beside the models' weights; so where nobody can say."""
+    use = memory.device_use(device)
+    return use is None or _tensor_bytes(use, memory.loaded_on(device)) > GARBAGE_BYTES
 
 
 def resident_of(loaded: object, uses: Uses | None) -> Resident:
@@ -347,12 +362,9 @@ def _beyond_models(use: DeviceUse, models: Sequence[object], lost_bytes: int) ->
     weights = sum(_size(each, "loaded_size") for each in patchers)
     in_torch = sum(_in_torch(each) for each in patchers)
     ours = use.reserved_bytes + weights - in_torch
+    tensor_bytes = _tensor_bytes(use, models) - lost_bytes
     return (
-        Holder(
-            "tensors of this process",
-            use.allocated_bytes - in_torch - lost_bytes,
-            "still referred to",
-        ),
+        Holder("tensors of this process", tensor_bytes, "still referred to"),
         Holder(
             "torch's cache",
             use.reserved_bytes - use.allocated_bytes,
@@ -360,6 +372,12 @@ def _beyond_models(use: DeviceUse, models: Sequence[object], lost_bytes: int) ->
         ),
         Holder("others", use.total_bytes - use.free_bytes - ours, "other programs and drivers"),
     )
+
+
+def _tensor_bytes(use: DeviceUse, models: Sequence[object]) -> int:
+    """In torch's live tensors beside the weights of these models."""
+    in_torch = sum(_in_torch(getattr(each, "model", None)) for each in models)
+    return use.allocated_bytes - in_torch
 
 
 def _in_torch(patcher: object) -> int:

@@ -17,6 +17,9 @@ _MESSAGES: Final = (
 )
 """In lower case. The last is cuDNN's, where every kernel it knows was refused its workspace."""
 
+LOOSE_RATIO: Final = 1.5
+"""Of what a pool holds to what is used of it. Stages of one decoder leave up to 7 on an H200."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this error means that an allocation failed, on whatever device.
@@ -30,8 +33,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in text for words in _MESSAGES)
 
 
+def pool_is_loose(device: torch.device) -> bool:
+    """Whether the driver's pool (cudaMallocAsync) holds much that nobody uses: then a block of
+    a new size can fail although as much is free, in pieces. torch's own allocator gives its
+    unused blocks back by itself before it fails."""
+    if device.type != "cuda" or torch.cuda.get_allocator_backend() != "cudaMallocAsync":
+        return False
+    live_bytes = torch.cuda.memory_allocated(device)
+    return torch.cuda.memory_reserved(device) > LOOSE_RATIO * live_bytes
+
+
 def empty_cache() -> None:
     """Break reference cycles and hand cached blocks back to the devices."""
     gc.collect()
+    give_back_cache()
+
+
+def give_back_cache() -> None:
+    """Hand cached blocks back to the devices."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..errors import PartDoesNotFitError
-from .memory import empty_cache, is_out_of_memory
+from .memory import empty_cache, give_back_cache, is_out_of_memory, pool_is_loose
 from .parking import Parking
 from .parts import cut_along, part_of
 from .tiles import Rect
@@ -128,7 +128,7 @@ class Running:
     def __init__(
         self, sizer: Sizer, device: torch.device, hooks: Hooks, pages: HostPages | None
     ) -> None:
-        self._sizer, self._hooks = sizer, hooks
+        self._sizer, self._device, self._hooks = sizer, device, hooks
         self.parking = Parking(device, sizer.resident_bytes(), pages)
         self.parking.limit_carried_bytes = sizer.carried_bytes()
 
@@ -167,6 +167,12 @@ class Running:
     def done(self, phase: int, stage: int, rect: Rect, *, committed: bool = False) -> None:
         """After each part."""
         self._hooks.progress(Progress(phase, stage, rect, committed))
+
+    def gather(self) -> None:
+        """Before work whose blocks have other sizes than those before it: memory in pieces
+        becomes whole again."""
+        if pool_is_loose(self._device):
+            give_back_cache()
 
     def attempt(
         self, name: str, work: Callable[[], None], forget: Callable[[], None] = _go_on

@@ -66,7 +66,8 @@ class TensorSink:
         """Allocate once; what is there stays."""
         shape = (frames, height, width, channels)
         if self._pixels is None or tuple(self._pixels.shape) != shape:
-            self._pixels = torch.empty(shape, dtype=self.dtype)
+            with torch.inference_mode(mode=False):  # others may write to it outside that mode
+                self._pixels = torch.empty(shape, dtype=self.dtype)
             self._committed.clear()
 
     def has(self, first_frame: int, frames: int, rect: Rect) -> bool:
@@ -92,7 +93,8 @@ class TensorSink:
         """Remember, so that a decode that goes on skips them."""
         key = (first_frame, first_frame + frames)
         if key not in self._committed:
-            self._committed[key] = torch.zeros(self.pixels.shape[1:3], dtype=torch.bool)
+            with torch.inference_mode(mode=False):
+                self._committed[key] = torch.zeros(self.pixels.shape[1:3], dtype=torch.bool)
         _part(self._committed[key], rect).fill_(value=True)
 
 

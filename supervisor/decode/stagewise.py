@@ -180,6 +180,8 @@ class _StageRun:
         bands, stage = self._bands, self._stage
         parts = list(self._phase.parts(self._number, stage, bands.height, bands.width))
         self._seen.settle()
+        if self._next is None:
+            self._running.gather()
         while not self._pass(parts):
             self._seen.settle()
             bands.rewind()

@@ -146,3 +146,13 @@ def test_pouring_again_writes_nothing():
     pour(images, sink)
     pour(images, sink)
     assert sink.writes == 2
+
+
+def test_what_was_begun_in_inference_mode_goes_on_outside_of_it():
+    sink = TensorSink()
+    with torch.inference_mode():
+        sink.begin(3, 4, 5, 3)
+        sink.commit(0, 3, LEFT)
+    sink.write(0, RIGHT, torch.ones(3, 4, 3, 3))
+    sink.commit(0, 3, RIGHT)
+    assert sink.has(0, 3, EVERYTHING)

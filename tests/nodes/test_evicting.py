@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch")
 
 from support.card_world import CPU, GPU, Card, Patcher, uses_of  # noqa: E402
 
+from vram_supervisor.nodes.host import evicting  # noqa: E402
 from vram_supervisor.nodes.host.evicting import DeviceUse, next_use_words  # noqa: E402
 from vram_supervisor.nodes.host.memory import HostMemory  # noqa: E402
 from vram_supervisor.supervisor.jobs.eviction import NEVER  # noqa: E402
@@ -181,3 +182,42 @@ def test_a_report_says_asked_freed_and_who_holds():
 )
 def test_next_uses_in_words(next_use, words):
     assert next_use_words(next_use) == words
+
+
+def within_tensors(card, tensors):
+    """The same memory where torch says what it holds."""
+
+    class OnDevice(HostMemory):
+        def device_use(self, device):
+            held = sum(each.loaded for each in card.patchers) + tensors
+            return DeviceUse(held, held, card.free(), card.size)
+
+    return OnDevice(card.management, None, card.memory.recovery)
+
+
+def test_garbage_is_not_looked_for_where_torch_holds_little_but_weights(monkeypatch):
+    collected = []
+    monkeypatch.setattr(evicting.gc, "collect", lambda: collected.append(True))
+    card = Card(1000 * MiB, Patcher("A", 600 * MiB))
+    done = within_tensors(card, 100 * MiB).make_room(700 * MiB, GPU)
+    assert (done.reached, collected) == (True, [])
+
+
+@pytest.mark.parametrize(
+    ("tensors", "needed"),
+    [(300 * MiB, 700 * MiB), (100 * MiB, 2000 * MiB)],
+    ids=["tensors beside the weights", "too little left"],
+)
+def test_garbage_is_looked_for_where_it_may_help(tensors, needed, monkeypatch):
+    collected = []
+    monkeypatch.setattr(evicting.gc, "collect", lambda: collected.append(True))
+    card = Card(1000 * MiB, Patcher("A", 600 * MiB))
+    within_tensors(card, tensors).make_room(needed, GPU)
+    assert collected
+
+
+def test_a_model_in_a_reference_cycle_is_collected_before_anybody_waits(monkeypatch):
+    card = Card(1000 * MiB, Patcher("A", 600 * MiB), lag_s=1e9)
+    monkeypatch.setattr(evicting.gc, "collect", lambda: setattr(card, "lag_s", 0.0))
+    done = within_tensors(card, 0).make_room(700 * MiB, GPU)
+    assert (done.reached, done.waited_s) == (True, 0.0)
