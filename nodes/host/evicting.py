@@ -313,14 +313,19 @@ def unload(management: Any, loaded: Any, wanted_bytes: int) -> int:
     """
     patcher = loaded.model
     before = _size(patcher, "loaded_size")
-    is_dynamic = getattr(patcher, "is_dynamic", None)
-    if is_dynamic is not None and is_dynamic():
+    if is_streamed(patcher):
         patcher.partially_unload(patcher.offload_device, wanted_bytes)
         return max(0, before - _size(patcher, "loaded_size"))
     if loaded.model_unload(wanted_bytes):
         models: list[object] = management.current_loaded_models
         models[:] = [each for each in models if each is not loaded]
     return max(0, before - _size(patcher, "loaded_size"))
+
+
+def is_streamed(patcher: Any) -> bool:
+    """Whether DynamicVRAM brings its weights in as they are used."""
+    is_dynamic = getattr(patcher, "is_dynamic", None)
+    return bool(is_dynamic is not None and is_dynamic())
 
 
 def holders(

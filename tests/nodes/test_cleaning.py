@@ -99,6 +99,16 @@ def test_several_models_of_one_step_are_loaded_together():
     assert coming(card.memory, (), None).room_bytes == (121 + 50) * MiB
 
 
+@pytest.mark.parametrize(
+    ("control_is_dynamic", "room"), [(True, 0), (False, (121 + 50) * MiB)]
+)
+def test_streamed_weights_make_their_own_room(control_is_dynamic, room):
+    model = Patcher("Model", 0, missing=100 * MiB, dynamic=True)
+    control = Patcher("Control", 0, missing=10 * MiB, dynamic=control_is_dynamic)
+    card = Card(1000 * MiB, model, control, uses=needed((model, control)))
+    assert coming(card.memory, (), None).room_bytes == room
+
+
 def test_room_for_a_model_that_is_still_to_be_made_is_not_guessed():
     later = Patcher("Later", 0, missing=900 * MiB)
     steps = ((1.0, Reached(unmade=True)), (2.0, Reached((later,))))
