@@ -4,8 +4,8 @@ A ballast process makes the GPU a card of 12 GiB. Another program swings by 2 Gi
 browser does; then a job loads a diffusion-size model, does steps with activations, and in the
 middle of them that program grows by 2 GiB again. Without a reserve, and with the adaptive one;
 without DynamicVRAM and with it, each in a process of its own. A row shows whether the job ran
-out of memory, how much the other program got, what NVML calls used (without the ballast), and
-how reserve and headroom went while the job ran.
+out of memory, how much the other program got, what NVML calls used, and how reserve and headroom
+went while the job ran; the ballast is taken off.
 
 ``--cpu`` tries the bench in system memory, 64 times smaller, where nothing runs out. Prints
 Markdown. Run by ComfyUI's Python.
@@ -123,7 +123,8 @@ def _measured(options: argparse.Namespace, neighbour: Neighbour) -> int:
                 before = _used_bytes(host) - ballast_bytes()
                 course, seconds = run(prompts, layers, seed, reserve=way)
                 after = _used_bytes(host) - ballast_bytes()
-                print(_line(row(options.mode, way, course, (before, after), seconds)), flush=True)
+                shown = row((options.mode, way), course, (before, after), ballast_bytes(), seconds)
+                print(_line(shown), flush=True)
                 short = course.oom_step is not None or course.got_bytes < growth_bytes
                 missed |= int(way != "off" and short)
         return missed
@@ -191,18 +192,26 @@ def _nvml_used_bytes(uuid: object) -> int | None:
 
 
 def row(
-    mode: str, way: str, course: Course, used: tuple[int, int], seconds: float
+    tried: tuple[str, str],
+    course: Course,
+    used: tuple[int, int],
+    ballast_bytes: int,
+    seconds: float,
 ) -> Sequence[str]:
-    """The cells of one job; ``used`` before and after."""
+    """The cells of one job; ``tried`` with DynamicVRAM or without and which reserve, ``used``
+    before and after. What others hold is in a headroom, so the ballast is, once it was counted
+    at all."""
     before, after = used
-    over_time = ([each.get(name) for each in course.wishes] for name in MEMORY)
+    reserves, headrooms = ([each.get(name) for each in course.wishes] for name in MEMORY)
+    beside = [
+        each if each is None or each < ballast_bytes else each - ballast_bytes for each in headrooms
+    ]
     return (
-        mode,
-        way,
+        *tried,
         "no" if course.oom_step is None else f"at step {course.oom_step + 1}",
         f"{course.got_bytes / GIB:.2f}",
         *(f"{each / GIB:.2f}" for each in (before, max(course.used, default=before), after)),
-        *map(changes, over_time),
+        *map(changes, (reserves, beside)),
         f"{seconds:.1f}",
     )
 

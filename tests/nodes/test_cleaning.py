@@ -99,9 +99,7 @@ def test_several_models_of_one_step_are_loaded_together():
     assert coming(card.memory, (), None).room_bytes == (121 + 50) * MiB
 
 
-@pytest.mark.parametrize(
-    ("control_is_dynamic", "room"), [(True, 0), (False, (121 + 50) * MiB)]
-)
+@pytest.mark.parametrize(("control_is_dynamic", "room"), [(True, 0), (False, (121 + 50) * MiB)])
 def test_streamed_weights_make_their_own_room(control_is_dynamic, room):
     model = Patcher("Model", 0, missing=100 * MiB, dynamic=True)
     control = Patcher("Control", 0, missing=10 * MiB, dynamic=control_is_dynamic)

@@ -19,9 +19,15 @@ def test_figures_over_time_show_once_until_they_change():
 @pytest.mark.parametrize(("step", "said"), [(None, "no"), (3, "at step 4")])
 def test_a_row_has_a_cell_for_every_heading(step, said):
     course = Course(GIB, step, [3 * GIB, 5 * GIB], [{MEMORY[0]: GIB}, {MEMORY[0]: 2 * GIB}])
-    cells = row("off", "adaptive", course, (GIB, 2 * GIB), 1.25)
+    cells = row(("off", "adaptive"), course, (GIB, 2 * GIB), 0, 1.25)
     assert len(cells) == len(HEADINGS)
     assert list(cells[2:]) == [said, "1.00", "1.00", "5.00", "2.00", "1.00 -> 2.00", "-", "1.2"]
+
+
+def test_the_ballast_is_no_part_of_the_headroom_that_is_shown():
+    course = Course(GIB, None, [], [{MEMORY[1]: GIB // 4}, {MEMORY[1]: 132 * GIB}])
+    cells = row(("on", "adaptive"), course, (GIB, GIB), 128 * GIB, 1.0)
+    assert cells[HEADINGS.index("headroom over time GiB")] == "0.25 -> 4.00"
 
 
 def test_without_a_reserve_the_prompt_asks_for_none():
