@@ -15,6 +15,7 @@ from .host.compile_support import (
     host_support,
     is_compiled,
 )
+from .host.evicting import is_streamed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,10 @@ AUTOMATIC_MODE: Final = "reduce-overhead"
 OFFLOADS: Final = (
     "this model is larger than the memory that is to be had: compiled, it needs more at its first "
     "run and its weights cannot be streamed; choose off if it runs out of memory"
+)
+NOT_STREAMED: Final = (
+    "torch.compile: DynamicVRAM does not stream a compiled model; its weights stay on the device "
+    "while it runs"
 )
 FIRST_RUN: Final = "torch.compile: the first run of each size compiles, which takes minutes"
 
@@ -91,6 +96,8 @@ def _told(
 ) -> Any:
     report.applied[WIDGET] = report.effective[WIDGET] = chosen
     report.notes.append(FIRST_RUN)
+    if is_streamed(model):
+        report.notes.append(NOT_STREAMED)
     if is_compiled(model):
         report.notes.append("torch.compile: this replaces what a node before had compiled")
     if world.os_name == "Windows":

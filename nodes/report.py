@@ -73,14 +73,17 @@ def to_json(answer: Mapping[str, Any], *, pretty: bool) -> str:
 
 
 def platform_facts() -> dict[str, str]:
-    """Operating system, Python and torch."""
+    """Operating system, Python, torch and what its allocator was told before it started."""
     import torch
+
+    from .host.device_facts import allocator_settings
 
     return {
         "os": platform.system(),
         "os_release": platform.release(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "pytorch_cuda_alloc_conf": allocator_settings() or "not set",
     }
 
 

@@ -38,6 +38,11 @@ def allocator_name(device: torch.device) -> str:
     return "expandable" if name == "native" and _expands() else name
 
 
+def allocator_settings() -> str:
+    """What the environment told torch's allocator before it started, empty for nothing."""
+    return ",".join(os.environ[name] for name in _SETTINGS if os.environ.get(name))
+
+
 def cudnn_version() -> str | None:
     """None where torch has no cuDNN."""
     if not torch.backends.cudnn.is_available():
@@ -63,8 +68,7 @@ def _expands() -> bool:
     """Expandable segments need the driver's virtual memory, which torch uses on Linux only."""
     if not sys.platform.startswith("linux"):
         return False
-    settings = ",".join(os.environ.get(name, "") for name in _SETTINGS)
-    return "expandable_segments:true" in settings.replace(" ", "").lower()
+    return "expandable_segments:true" in allocator_settings().replace(" ", "").lower()
 
 
 def _bound(module: Any) -> Iterator[object]:

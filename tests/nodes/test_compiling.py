@@ -131,6 +131,14 @@ def test_what_torch_refuses_runs_as_it_is():
     assert "Unexpected optimization option" in report.warnings[0]
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+def test_that_a_compiled_model_is_not_streamed_is_said_where_it_was(streamed):
+    model = Patcher()
+    model.is_dynamic = lambda: streamed
+    _, report, _ = ask("default", model)
+    assert any("does not stream" in note for note in report.notes) is streamed
+
+
 def test_what_was_compiled_before_is_replaced_with_a_word():
     _, report, _ = ask("default", Patcher(before=True))
     assert any("replaces" in note for note in report.notes)

@@ -168,6 +168,19 @@ def test_a_report_is_json_with_every_key_even_when_nothing_is_known():
     assert report["profile"] is None
 
 
+@pytest.mark.parametrize(
+    ("set_to", "said"), [("", "not set"), ("backend:cudaMallocAsync", "backend:cudaMallocAsync")]
+)
+def test_a_report_tells_what_the_allocator_was_told(set_to, said, monkeypatch):
+    pytest.importorskip("torch")
+    from vram_supervisor.nodes.report import platform_facts
+
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", set_to)
+    assert platform_facts()["pytorch_cuda_alloc_conf"] == said
+
+
 def test_a_report_refuses_what_json_cannot_say():
     pytest.importorskip("torch")
     from vram_supervisor.nodes.report import Report
