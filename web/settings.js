@@ -47,6 +47,7 @@ export class SettingsBridge {
     const badge = {
       id: BADGE,
       name: this.t("settingBadge"),
+      tooltip: this.t("settingBadgeTip"),
       category: [CATEGORY, "Display", "Badge"],
       type: "boolean",
       defaultValue: true,
@@ -55,6 +56,7 @@ export class SettingsBridge {
     const others = SERVER_SETTINGS.map(({ id, field, text }) => ({
       id,
       name: this.t(text),
+      tooltip: this.t(`${text}Tip`),
       category: [CATEGORY, "Server", id.split(".")[1]],
       ...SHAPES[/** @type {keyof typeof SHAPES} */ (field)],
       onChange: (/** @type {unknown} */ value) => this.changed(field, value),

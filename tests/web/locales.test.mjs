@@ -67,4 +67,7 @@ test("a setting is called as in the code", () => {
   const settings = locale("en", "settings");
   for (const { id, text } of SERVER_SETTINGS) assert.equal(settings[keyOf(id)].name, TEXTS[text]);
   assert.equal(settings[keyOf(BADGE)].name, TEXTS.settingBadge);
+  const shown = [...SERVER_SETTINGS, { id: BADGE, text: "settingBadge" }];
+  const texts = /** @type {Record<string, string>} */ (TEXTS);
+  for (const { id, text } of shown) assert.equal(settings[keyOf(id)].tooltip, texts[`${text}Tip`]);
 });
