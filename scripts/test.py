@@ -37,6 +37,7 @@ PROGRAMS = {
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
     "cc": ("cc", "gcc", "clang"),
     "node": ("node",),
+    "tsc": ("tsc",),
 }
 NODE_MAJOR_MIN = 18
 NO_TESTS_COLLECTED = 5
@@ -103,6 +104,16 @@ def no_node(_python: Path) -> str | None:
     return None if major >= NODE_MAJOR_MIN else f"Node {version.strip()} is older than 18"
 
 
+def types(_python: Path) -> list[list[str]]:
+    """JSDoc types of the frontend's modules."""
+    return [[find("tsc") or "tsc", "--project", str(ROOT / "tests" / "web" / "jsconfig.json")]]
+
+
+def no_typescript(_python: Path) -> str | None:
+    """Not in Debian without npm; whoever changes ``web/`` has it."""
+    return None if find("tsc") else "no tsc (npm install --global typescript)"
+
+
 def no_chromium(_python: Path) -> str | None:
     """The browser suite drives the system's Chromium."""
     return None if find("chromium") else "no Chromium"
@@ -143,9 +154,10 @@ SUITES = (
         no_compiler,
     ),
     Suite("web", "node --test", web, no_node),
+    Suite("types", "JSDoc types of web/, by TypeScript", types, no_typescript),
     Suite(
         "browser",
-        "embedded page in Chromium",
+        "embedded page and ComfyUI's frontends in Chromium",
         lambda python: [pytest(python, "-m", "browser and not host")],
         no_chromium,
     ),

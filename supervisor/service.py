@@ -246,7 +246,7 @@ class Supervisor:
             self._writer.put(change.record)
 
     def _decode_changed(self, progress: DecodeProgress) -> None:
-        """On the decoding thread: nothing here waits."""
+        """On the decoding thread or the sampler's: nothing here waits."""
         self.ring.publish("decode", progress)
 
     def _decodes_of(self, job_id: str) -> tuple[DecodeSummary, ...]:
@@ -286,6 +286,7 @@ class Supervisor:
                 self._latest[key] = sample
             self._recent.setdefault(key, deque(maxlen=RECENT_SAMPLES)).append(sample)
         self.ring.publish("telemetry", sample)
+        self.decodes.catch_up()
         self._poll_host()
 
     def _poll_host(self) -> None:

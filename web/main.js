@@ -2,7 +2,9 @@
  * The one file with side effects: registers the extension with ComfyUI's frontend.
  */
 
+// @ts-ignore the frontend serves it
 import { api } from "../../scripts/api.js";
+// @ts-ignore
 import { app } from "../../scripts/app.js";
 import { createExtension } from "./extension.js";
 import { migrateWorkflow } from "./lib/migration.js";

@@ -1,7 +1,7 @@
 """The decodes and encodes of this process as they go on, for whoever watches.
 
 A decode runs thousands of parts in a few seconds. What changed is told at most ten times a
-second; what is left over then goes out with the next change, at the latest with the end.
+second; what is left over then goes out with the next change or sample, at the latest with the end.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class _Running:
     finished: list[Finished] = field(default_factory=list["Finished"])
     untold: list[Finished] = field(default_factory=list["Finished"])
     told_s: float = 0.0
+    behind: bool = False
+    """Something changed that was not told yet."""
 
     def snapshot(self, finished: tuple[Finished, ...], time_s: float) -> DecodeProgress:
         return DecodeProgress(
@@ -61,7 +63,8 @@ class DecodeBoard:
         clock: time.
         positions: which job and node run.
         used_bytes: what is used on a device now, by everybody; None where not known.
-        listener: told of changes, on the decoding thread; it must not block.
+        listener: told of changes, on the decoding thread or the one that calls ``catch_up``, with
+            a lock held: it must neither block nor ask the board.
     """
 
     def __init__(
@@ -126,14 +129,27 @@ class DecodeBoard:
             if running is None:
                 return
             change(running)
-            if not now and now_s - running.told_s < TOLD_EVERY_S:
-                return
-            running.told_s = now_s
-            told = running.snapshot(tuple(running.untold), self._clock.time_s())
-            running.untold.clear()
+            running.behind = True
+            if now or now_s - running.told_s >= TOLD_EVERY_S:
+                self._tell(running, now_s)
             if running.summary.outcome != "running":
                 del self._running[number]
                 self._ended.append((running.job_id, running.summary))
+
+    def catch_up(self) -> None:
+        """Tell what was held back; called again and again, for the next change of a decode in a
+        few large parts can be long in coming."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            for running in self._running.values():
+                if running.behind and now_s - running.told_s >= TOLD_EVERY_S:
+                    self._tell(running, now_s)
+
+    def _tell(self, running: _Running, now_s: float) -> None:
+        """Under the lock: nobody hears of a decode after its end."""
+        running.told_s, running.behind = now_s, False
+        told = running.snapshot(tuple(running.untold), self._clock.time_s())
+        running.untold.clear()
         self._listener(told)
 
     def ended_now_s(self) -> float:

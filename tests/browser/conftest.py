@@ -1,24 +1,32 @@
-"""A real Chromium on the embedded page, over a supervisor that really samples."""
+"""A real Chromium on the embedded page and on ComfyUI's real frontends, over a supervisor that
+really samples."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
+from fake_nvml.build import build, find_compiler
+from support.comfy_frontend import VUE, Editor, opened
+from support.frontend_packages import NEWEST, OLDEST, static_files
+from support.frontend_server import FrontendServer
 from support.http_world import CPU, GPU, ListHistory, NoCounter
 from support.page_server import PageServer
 
 from vram_supervisor.supervisor.embedded.decode_job import DecodeJobs
 from vram_supervisor.supervisor.embedded.decoder import DecoderConfig
 from vram_supervisor.supervisor.service import Supervisor
+from vram_supervisor.supervisor.telemetry.clock import SystemClock
+from vram_supervisor.supervisor.telemetry.probes.nvidia import find_nvml, monitor_only_probes
 from vram_supervisor.supervisor.types import DeviceInfo, Reading
 from vram_supervisor.supervisor.units import GiB, MiB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from playwright.sync_api import Browser, Page
 
@@ -113,3 +121,72 @@ def page(browser: Browser) -> Iterator[Page]:
 def _foreign(url: str) -> list[str]:
     local = url.startswith(("http://127.0.0.1:", "data:", "blob:"))
     return [] if local else [f"a request left the machine: {url}"]
+
+
+# --- ComfyUI's real frontends ---------------------------------------------------------------
+
+SECOND_CARD = """
+gpu GPU-bbbb Second_card 12884901888
+memory GPU-bbbb 3221225472 4294967296 5368709120
+"""
+
+
+@pytest.fixture(scope="session")
+def second_card(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sequence[object]]:
+    """A card that real NVML code reads from the fake driver; none without a C compiler."""
+    compiler = find_compiler()
+    if compiler is None:
+        yield []
+        return
+    import pynvml
+
+    folder = tmp_path_factory.mktemp("fake_nvml")
+    (folder / "script.txt").write_text(SECOND_CARD)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FAKE_NVML_SCRIPT", str(folder / "script.txt"))
+        patched.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(build(compiler, folder))))
+        patched.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+        yield monitor_only_probes(find_nvml(SystemClock()))
+
+
+@pytest.fixture(scope="module", params=[NEWEST, OLDEST])
+def frontend(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    second_card: Sequence[object],
+) -> Iterator[FrontendServer]:
+    """The newest and the oldest supported frontend, over the real routes."""
+    static = static_files(request.param)
+    if isinstance(static, str):
+        pytest.skip(static)
+    supervisor = Supervisor(
+        probes=[ClimbingProbe(GPU), *second_card, ClimbingProbe(CPU)],
+        history=ListHistory(),
+        counter=NoCounter(),
+    )
+    supervisor.start()
+    server = FrontendServer(request.param, static, supervisor, tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+    supervisor.stop()
+
+
+@pytest.fixture(scope="module", params=["classic", "vue"])
+def editor(
+    request: pytest.FixtureRequest, frontend: FrontendServer, browser: Browser
+) -> Iterator[Editor]:
+    """It, with nodes drawn by either renderer."""
+    with opened(frontend.url, browser=browser, **{VUE: request.param == "vue"}) as page:
+        page.set_default_timeout(15_000)
+        editor = Editor(page, (frontend.version, request.param))
+        editor.settled()
+        yield editor
+
+
+@pytest.fixture
+def graph(editor: Editor) -> Iterator[Editor]:
+    """An empty graph; nothing failed in the page meanwhile."""
+    editor.clear()
+    yield editor
+    assert editor.problems == []

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.page_server import PageServer
+from support.page_server import PageServer, wait_for_samples
 
 from vram_supervisor.supervisor.embedded.decode_job import DecodeJobs
 from vram_supervisor.supervisor.service import build_supervisor
@@ -16,7 +15,6 @@ from vram_supervisor.supervisor.units import GiB
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from vram_supervisor.supervisor.service import Supervisor
 
 pytestmark = pytest.mark.browser
 
@@ -34,17 +32,6 @@ def set_visibility(page: Page, state: str) -> None:
         }""",
         state,
     )
-
-
-def wait_for_samples(supervisor: Supervisor, count: int) -> None:
-    """Until the supervisor has taken so many more samples."""
-    arrived = threading.Semaphore(0)
-    follower = supervisor.ring.subscribe(None, arrived.release)
-    seen = 0
-    while seen < count:
-        assert arrived.acquire(timeout=20), "no samples are taken"
-        seen += len(follower.take(count)[0])
-    follower.close()
 
 
 def text(page: Page, selector: str) -> str:

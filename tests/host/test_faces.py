@@ -1,6 +1,8 @@
 """The nodes as ComfyUI shows them to the editor and to API clients."""
 
 import pytest
+from support.frontend_nodes import CORE
+from support.frontend_nodes import object_info as told
 
 SUPPORTER = [
     "model",
@@ -204,3 +206,14 @@ def test_inputs_that_old_api_prompts_lack_are_optional(object_info):
 def test_the_web_folder_is_served_with_one_entry_file(comfy):
     files = comfy.get("/extensions")[1]
     assert any(file.endswith("vram-supervisor/main.js") for file in files)
+
+
+def test_the_browser_tests_know_the_nodes_as_comfyui_tells_of_them(object_info):
+    ours = {node_id: info for node_id, info in told().items() if node_id not in CORE}
+    assert ours
+    for node_id, info in ours.items():
+        real = object_info[node_id]
+        inputs = {group: each for group, each in real["input"].items() if group != "hidden"}
+        assert info["input"] == inputs, node_id
+        for name in ("output", "output_name", "display_name", "description", "category"):
+            assert info[name] == real[name], (node_id, name)

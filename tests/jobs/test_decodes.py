@@ -71,6 +71,23 @@ def test_parts_are_told_at_most_ten_times_a_second_and_none_is_lost(world):
     assert world.told[-2].done in range(90, 101)
 
 
+def test_what_was_held_back_is_told_without_a_further_change(world):
+    watch = world.begin()
+    watch.planned(PLAN)
+    watch.advanced()
+    watch.finished(0, 5, (0, 0, 64, 16))
+    world.board.catch_up()
+    assert len(world.told) == 1, "not before its time"
+    world.later(0.1)
+    world.board.catch_up()
+    world.board.catch_up()
+    assert [(each.done, each.finished) for each in world.told[1:]] == [(1, ((0, 5, 0, 0, 64, 16),))]
+    watch.ended("done")
+    world.later(1.0)
+    world.board.catch_up()
+    assert world.told[-1].summary.outcome == "done"
+
+
 def test_a_snapshot_has_all_that_is_final(world):
     watch = world.begin()
     watch.finished(0, 1, (0, 0, 8, 8))

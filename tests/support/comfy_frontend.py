@@ -1,9 +1,9 @@
-"""ComfyUI's real frontend in Debian's Chromium."""
+"""ComfyUI's real frontend in Debian's Chromium, and its editor as a user handles it."""
 
 from __future__ import annotations
 
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -15,23 +15,143 @@ FLAGS = (
 READY = "() => (window.app ?? window.comfyAPI?.app?.app)?.extensionManager !== undefined"
 REGISTERED = "() => window.LiteGraph?.registered_node_types?.IAMCCS_HwSupporter"
 PATIENCE_MS = 120_000
+QUIET = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Workflow.ShowMissingNodesWarning": False,
+    "Comfy.Workflow.ShowMissingModelsWarning": False,
+}
+"""Else a first visit is greeted by dialogues over everything."""
+VUE = "Comfy.VueNodes.Enabled"
+
+_ADD = """
+async ([type, values]) => {
+  const app = window.app ?? window.comfyAPI.app.app;
+  const node = LiteGraph.createNode(type);
+  node.pos = [300 + 420 * app.graph.nodes.length, 150];
+  app.graph.add(node);
+  app.canvas.ds.offset = [0, 0];
+  app.canvas.ds.scale = 1;
+  app.canvas.setDirty(true, true);
+  for (const widget of node.widgets ?? []) {
+    if (widget.name in values) widget.value = values[widget.name];
+  }
+  return String(node.id);
+}
+"""
+_CLEAR = "() => { (window.app ?? window.comfyAPI.app.app).graph.clear(); }"
+_NODES = """
+() => (window.app ?? window.comfyAPI.app.app).graph.serialize().nodes.map(
+  (node) => ({id: String(node.id), type: node.type, values: node.widgets_values,
+              kept: node.properties?.vram_supervisor ?? null}))
+"""
+_LINK = """
+([from, slot, to, input]) => {
+  const graph = (window.app ?? window.comfyAPI.app.app).graph;
+  graph.getNodeById(from).connect(slot, graph.getNodeById(to), input);
+}
+"""
+_RUN = "(id) => (window.app ?? window.comfyAPI.app.app).extensionManager.command.execute(id)"
+_SET = """
+([id, value]) =>
+  (window.app ?? window.comfyAPI.app.app).extensionManager.setting.set(id, value)
+"""
+_WIDGET = """
+([id, name]) => {
+  const graph = (window.app ?? window.comfyAPI.app.app).graph;
+  return graph.getNodeById(id)?.widgets?.find((widget) => widget.name === name)?.value;
+}
+"""
+_CHECK_STATE = """
+() => (window.app ?? window.comfyAPI.app.app).extensionManager.workflow.activeWorkflow
+  ?.changeTracker?.checkState?.()
+"""
+_NO_CLIPBOARD = """
+() => Object.defineProperty(navigator, "clipboard", {value: undefined, configurable: true})
+"""
+
+
+class Editor:
+    """A page with the frontend."""
+
+    def __init__(self, page, name=None):
+        self.page, self.name = page, name
+        self.problems = []
+        """What failed in the page."""
+        page.on("pageerror", lambda error: self.problems.append(str(error.stack or error)))
+
+    def clear(self):
+        self.page.evaluate(_CLEAR)
+
+    def add(self, kind, **values):
+        """A new node with these widget values; its id."""
+        return self.page.evaluate(_ADD, [kind, values])
+
+    def nodes(self):
+        """As they would be saved, by id."""
+        return {each["id"]: each for each in self.page.evaluate(_NODES)}
+
+    def link(self, source, slot, target, entry):
+        self.page.evaluate(_LINK, [int(source), slot, int(target), entry])
+
+    def widget(self, node_id, name):
+        return self.page.evaluate(_WIDGET, [int(node_id), name])
+
+    def wait_for_widget(self, node_id, name, value):
+        self.page.wait_for_function(
+            f"([id, name, value]) => ({_WIDGET})([id, name]) === value",
+            arg=[int(node_id), name, value],
+        )
+
+    def run(self, command):
+        self.page.evaluate(_RUN, command)
+
+    def set(self, setting, value):
+        self.page.evaluate(_SET, [setting, value])
+
+    def notice(self):
+        """What was done so far is a step that can be undone."""
+        self.page.evaluate(_CHECK_STATE)
+
+    def refuse_clipboard(self):
+        self.page.evaluate(_NO_CLIPBOARD)
+
+    def press(self, name, nth=0):
+        """A button by its name, and what the probe answered."""
+        with self.page.expect_response(lambda answer: "/iamccs/hw_probe?" in answer.url) as heard:
+            self.page.get_by_role("button", name=name).nth(nth).click()
+        return heard.value.json()
+
+    def settled(self):
+        """The first workflow is there: what is added before is thrown away."""
+        self.page.locator(".vsup-badge").wait_for()
+        self.page.wait_for_function(
+            "() => (window.app ?? window.comfyAPI.app.app).extensionManager"
+            ".workflow?.activeWorkflow"
+        )
+        self.problems.clear()
 
 
 @contextmanager
-def opened(url, *, width=1500, height=900, **settings):
+def opened(url, *, browser=None, width=1500, height=900, **settings):
     """A page with the frontend ready and this pack's nodes registered; settings by their ids."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        page = browser.new_page(viewport={"width": width, "height": height})
+    with nullcontext(browser) if browser else _chromium() as used:
+        page = used.new_page(viewport={"width": width, "height": height})
         page.route("**/*", lambda route: _only_local(route, url))
-        # Else a first visit is greeted by a dialogue over everything.
-        page.request.post(f"{url}/settings", data={"Comfy.TutorialCompleted": True, **settings})
+        page.request.post(f"{url}/settings", data={**QUIET, **settings})
         page.goto(url)
         page.wait_for_function(READY, timeout=PATIENCE_MS)
         page.wait_for_function(REGISTERED, timeout=PATIENCE_MS)
         yield page
+        page.close()
+
+
+@contextmanager
+def _chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
         browser.close()
 
 

@@ -69,3 +69,14 @@ class PageServer:
             return await handler(request)
 
         return count
+
+
+def wait_for_samples(supervisor: Supervisor, count: int) -> None:
+    """Until the supervisor has taken so many more samples."""
+    arrived = threading.Semaphore(0)
+    follower = supervisor.ring.subscribe(None, arrived.release)
+    seen = 0
+    while seen < count:
+        assert arrived.acquire(timeout=20), "no samples are taken"
+        seen += len(follower.take(count)[0])
+    follower.close()

@@ -7,6 +7,7 @@ import { keep, showQuarters, stateOf } from "../../web/nodes/attach.js";
 import { plansByItself, presetValues, valuesFor } from "../../web/nodes/apply.js";
 import { contextOf } from "../../web/nodes/context.js";
 import { convertInEditor, convertNodes, target } from "../../web/nodes/convert.js";
+import { PlanWatch } from "../../web/nodes/replan.js";
 import { contextText, summaryText } from "../../web/nodes/summary.js";
 import { serverId } from "../../web/nodes/walk.js";
 import { Graph, connect, node } from "./graph.mjs";
@@ -354,4 +355,41 @@ test("in the editor: what is selected, else all, in one step", () => {
   app.canvas.selectedItems = new Set([graph.nodes[0]]);
   assert.equal(convertInEditor(app, "safe", create).converted, 1, "none of the selection can be");
   assert.deepEqual(steps, ["before", "after", "before", "after"]);
+});
+
+// The plan in the line.
+
+const GIB = 2 ** 30;
+const STILL = { width: 1024, height: 1024 };
+
+test("a plan is asked for once for a size, and again for another", async () => {
+  const asked = [];
+  const plans = new PlanWatch(async (size) => asked.push(size) && { plan: asked.length });
+  assert.equal(await plans.consider({}, GIB, 0), null, "no size is known");
+  assert.deepEqual(await plans.consider(STILL, GIB, 0), { plan: 1 });
+  assert.equal(await plans.consider(STILL, GIB, 99), null);
+  assert.deepEqual(await plans.consider({ ...STILL, frames: 9 }, GIB, 99), { plan: 2 });
+});
+
+test("it is asked for again when what is free changed, and not more than every ten seconds", async () => {
+  let count = 0;
+  const plans = new PlanWatch(async () => ({ plan: ++count }));
+  await plans.consider(STILL, 20 * GIB, 0);
+  assert.equal(await plans.consider(STILL, 10 * GIB, 5), null, "too early");
+  assert.equal(await plans.consider(STILL, 18.5 * GIB, 20), null, "within a tenth");
+  assert.deepEqual(await plans.consider(STILL, 10 * GIB, 20), { plan: 2 });
+  await plans.consider(STILL, GIB, 40);
+  assert.equal(await plans.consider(STILL, 1.4 * GIB, 60), null, "within half a GiB");
+});
+
+test("while one answer is awaited no other is asked for, and a refusal is no plan", async () => {
+  const answers = [];
+  const plans = new PlanWatch(() => new Promise((answer) => answers.push(answer)));
+  const first = plans.consider(STILL, GIB, 0);
+  assert.equal(await plans.consider({ ...STILL, frames: 9 }, GIB, 1), null);
+  answers[0]({ error: { message: "width is not a number" } });
+  assert.equal(await first, null);
+  const second = plans.consider({ ...STILL, frames: 9 }, GIB, 2);
+  answers[1](null);
+  assert.equal(await second, null);
 });

@@ -2,6 +2,7 @@
 
 export const DASH = "–";
 
+/** @type {[string, number][]} */
 const UNITS = [
   ["TiB", 2 ** 40],
   ["GiB", 2 ** 30],

@@ -7,12 +7,14 @@ import { plansByItself, presetValues, valuesFor } from "./apply.js";
 import { contextOf } from "./context.js";
 import { NodeControls } from "./controls.js";
 import { FACES } from "./faces.js";
+import { PlanWatch } from "./replan.js";
 import { planWords } from "./summary.js";
 import { serverId } from "./walk.js";
 
 /** Where a node's choices are kept in the workflow. */
 export const PROPERTY = "vram_supervisor";
 const WIDGET = "vram_supervisor_controls";
+const LOOK_EVERY_S = 1;
 /** Buttons of the public pack's script have these names. */
 const FOREIGN = ["Probe HW & Apply", "Copy HW report"];
 
@@ -82,11 +84,13 @@ class Attached {
     this.world = world;
     /** @type {import("./summary.js").Known} */
     this.known = { report: null, reading: null, decode: null, context: null };
-    this.defaults = Object.fromEntries(
-      (node.widgets ?? []).map((/** @type {any} */ { name, value }) => [name, value]),
-    );
     const foreign = (node.widgets ?? []).some((/** @type {any} */ { name, label }) =>
       FOREIGN.includes(label ?? name),
+    );
+    this.plans = foreign ? null : new PlanWatch((size) => askProbe(world.api, size));
+    this.looked_s = Number.NEGATIVE_INFINITY;
+    this.defaults = Object.fromEntries(
+      (node.widgets ?? []).map((/** @type {any} */ { name, value }) => [name, value]),
     );
     this.profile = node.widgets?.find((/** @type {any} */ { name }) => name === "profile") ?? null;
     this.controls = new NodeControls(
@@ -108,6 +112,7 @@ class Attached {
     this.followProfile();
     this.followRemoval();
     this.restore();
+    /** @type {(() => void) | null} */
     this.leave = world.hub.subscribe({
       rate: "slow",
       onSnapshot: (report) => this.takeSnapshot(report),
@@ -248,6 +253,22 @@ class Attached {
   takeSample(sample) {
     if (sample.device !== this.device) return;
     this.known.reading = sample.reading;
+    this.show();
+    this.replan(sample.time_s);
+  }
+
+  /**
+   * Keep the plan in the line what it would be now; no widget changes.
+   * @param {number} time_s
+   */
+  async replan(time_s) {
+    if (this.plans === null || time_s - this.looked_s < LOOK_EVERY_S) return;
+    this.looked_s = time_s;
+    this.look();
+    const size = this.known.context?.size ?? {};
+    const report = await this.plans.consider(size, this.known.reading?.free_bytes, time_s);
+    if (report === null) return;
+    this.known.report = report;
     this.show();
   }
 

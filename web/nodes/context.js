@@ -113,7 +113,7 @@ function valueThrough(node, slot, root, hops) {
   );
   if (numbers.length > 0) {
     const named = from.node.outputs?.[from.slot]?.name?.toLowerCase();
-    return (numbers.find(({ name }) => name === named) ?? numbers[0]).value;
+    return (numbers.find((/** @type {any} */ { name }) => name === named) ?? numbers[0]).value;
   }
   // A reroute, or something like it: one way in, one way out.
   return from.node.inputs?.length === 1 ? valueThrough(from.node, 0, root, hops - 1) : null;

@@ -8,7 +8,7 @@ const STYLE_ID = "vsup-node-style";
 const CSS = `
 .vsup-node { display: flex; flex-direction: column; gap: 4px; padding: 2px 0; font: 11px/1.35 system-ui, sans-serif; color: var(--input-text, #ddd); box-sizing: border-box; }
 .vsup-node-row { display: flex; flex-wrap: wrap; gap: 4px; align-items: center; }
-.vsup-node button, .vsup-node select { font: inherit; color: inherit; background: var(--comfy-input-bg, #222); border: 1px solid var(--border-color, #4e4e4e); border-radius: 5px; padding: 3px 7px; cursor: pointer; min-width: 0; }
+.vsup-node button, .vsup-node select { font: inherit; color: inherit; background: var(--component-node-widget-background, var(--comfy-input-bg, #222)); border: 1px solid color-mix(in srgb, var(--border-color, #4e4e4e) 60%, transparent); border-radius: 5px; padding: 3px 7px; cursor: pointer; min-width: 0; }
 .vsup-node button { flex: 1 1 auto; font-weight: 600; }
 .vsup-node button:hover { border-color: var(--p-primary-color, #5b9bff); }
 .vsup-node button[aria-disabled="true"] { opacity: .6; cursor: default; }

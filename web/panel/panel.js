@@ -52,11 +52,7 @@ class Panel {
     this.devices = new Map();
     /** @type {(() => void) | null} */
     this.leave = null;
-    this.build();
-  }
-
-  build() {
-    const { page, t } = this.world;
+    const { page, t } = world;
     addStyle(page);
     this.connection = element(page, "span", { class: "vsup-connection", role: "status" });
     this.message = element(page, "p", { class: "vsup-message", role: "status", hidden: true });

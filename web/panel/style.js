@@ -5,10 +5,10 @@ const ID = "vsup-style";
 const CSS = `
 .vsup {
   --vsup-bg: var(--comfy-menu-bg, #202020);
-  --vsup-card: var(--comfy-input-bg, #2a2a2a);
+  --vsup-card: color-mix(in srgb, var(--comfy-input-bg, #2a2a2a) 45%, var(--vsup-bg));
   --vsup-text: var(--input-text, var(--fg-color, #e8e8e8));
   --vsup-muted: color-mix(in srgb, var(--vsup-text) 72%, var(--vsup-card));
-  --vsup-line: var(--border-color, #4e4e4e);
+  --vsup-line: color-mix(in srgb, var(--border-color, #4e4e4e) 65%, var(--vsup-bg));
   --vsup-accent: var(--p-primary-color, #5b9bff);
   --vsup-torch: #4f8bff; --vsup-outside: #a9c8ff; --vsup-process: #4f8bff;
   --vsup-external: #e8962e; --vsup-unattributed: #8a97a6;
@@ -48,7 +48,7 @@ const CSS = `
 .vsup-headline span { color: var(--vsup-muted); margin-left: 6px; }
 .vsup-chart { position: relative; }
 .vsup-chart canvas { display: block; width: 100%; height: 112px; border-radius: 6px; background: var(--vsup-bg); }
-.vsup-chart-top { position: absolute; top: 4px; left: 6px; font-size: 11px; color: var(--vsup-muted); pointer-events: none; }
+.vsup-chart-top { position: absolute; top: 4px; left: 4px; padding: 0 3px; border-radius: 3px; background: var(--vsup-bg); font-size: 11px; color: var(--vsup-muted); pointer-events: none; }
 .vsup-marks { position: absolute; inset: 0; pointer-events: none; }
 .vsup .vsup-mark {
   position: absolute; width: 9px; height: 9px; margin: -5px 0 0 -5px; pointer-events: auto;
@@ -99,7 +99,8 @@ const CSS = `
 .vsup-badge {
   display: inline-flex; align-items: center; gap: 6px; height: 28px; padding: 0 10px; border-radius: 6px; cursor: pointer;
   font: 600 12px/1 system-ui, sans-serif; font-variant-numeric: tabular-nums; white-space: nowrap;
-  color: var(--input-text, #eee); background: var(--comfy-input-bg, #2a2a2a); border: 1px solid var(--border-color, #4e4e4e);
+  color: var(--input-text, #eee); border: 1px solid color-mix(in srgb, var(--border-color, #4e4e4e) 65%, var(--comfy-menu-bg, #202020));
+  background: color-mix(in srgb, var(--comfy-input-bg, #2a2a2a) 45%, var(--comfy-menu-bg, #202020));
 }
 .vsup-badge::before { content: ""; width: 8px; height: 8px; border-radius: 50%; background: #2bb58c; }
 .vsup-badge[data-level="high"]::before { background: #d98a1f; border-radius: 2px; }
