@@ -40,6 +40,10 @@ export class SettingsBridge {
     this.onBadge = onBadge;
     /** What the server said last; null before it answered. @type {Record<string, any> | null} */
     this.server = null;
+    /** What it was told since, answered or not. @type {Record<string, any>} */
+    this.wanted = {};
+    /** One change after the other, so that the last one holds. @type {Promise<void>} */
+    this.sent = Promise.resolve();
   }
 
   /** For the extension's `settings`. */
@@ -83,8 +87,19 @@ export class SettingsBridge {
    * @param {unknown} value
    */
   async changed(field, value) {
-    if (this.server === null || this.server[field] === value) return;
+    if (this.server === null || { ...this.server, ...this.wanted }[field] === value) return;
+    this.wanted[field] = value;
+    this.sent = this.sent.then(() => this.send(field, value));
+    await this.sent;
+  }
+
+  /**
+   * @param {string} field
+   * @param {unknown} value
+   */
+  async send(field, value) {
     const answer = await changeSettings(this.api, { [field]: value });
+    if (this.wanted[field] === value) delete this.wanted[field];
     if (answer && !answer.error) {
       this.server = answer.settings;
       if (answer.problem) this.toast("warn", this.t("panelLabel"), answer.problem);
@@ -99,6 +114,7 @@ export class SettingsBridge {
     const set = this.app.extensionManager?.setting?.set;
     if (typeof set !== "function" || this.server === null) return;
     for (const { id, field } of SERVER_SETTINGS) {
+      if (field in this.wanted) continue;
       await set.call(this.app.extensionManager.setting, id, this.server[field]);
     }
   }

@@ -142,6 +142,14 @@ test("a change in the dialogue changes the server, once", async () => {
   assert.deepEqual(asked, [{ history_days: 7 }]);
 });
 
+test("a change taken back before the server has answered is sent as well, and holds", async () => {
+  const { made, asked } = bridge();
+  await made.load();
+  await Promise.all([made.changed("history_days", 7), made.changed("history_days", 30)]);
+  assert.deepEqual(asked, [{ history_days: 7 }, { history_days: 30 }]);
+  assert.equal(made.server.history_days, 30);
+});
+
 test("a refused change is said and taken back", async () => {
   const { made, shown, said } = bridge({ refuses: true });
   await made.load();
