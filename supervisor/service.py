@@ -286,7 +286,7 @@ class Supervisor:
                 self._latest[key] = sample
             self._recent.setdefault(key, deque(maxlen=RECENT_SAMPLES)).append(sample)
         self.ring.publish("telemetry", sample)
-        self.decodes.catch_up()
+        self.decodes.sampled(key, sample.reading.used_bytes)
         self._poll_host()
 
     def _poll_host(self) -> None:

@@ -149,7 +149,7 @@ class DecodeSummary:
         what: decode or encode.
         family: class of the VAE's network, None where nobody said.
         width: of the pictures, pixels; height and frames likewise. None where they are none.
-        held_bytes: used on the device, by everybody, when it began.
+        held_bytes: used on the device, by everybody, when it began to follow its plan.
         plan: the plan that was followed last, in one line; ``kind`` is its kind.
         predicted_bytes: what it was to add, None where nothing was predicted.
         measured_bytes: what it added, None where that was not measured.

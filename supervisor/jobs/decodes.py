@@ -49,6 +49,8 @@ class _Running:
     told_s: float = 0.0
     behind: bool = False
     """Something changed that was not told yet."""
+    settling: bool = False
+    """What was used when it began to follow its plan is of a sample taken before."""
 
     def snapshot(self, finished: tuple[Finished, ...], time_s: float) -> DecodeProgress:
         return DecodeProgress(
@@ -136,14 +138,26 @@ class DecodeBoard:
                 del self._running[number]
                 self._ended.append((running.job_id, running.summary))
 
-    def catch_up(self) -> None:
-        """Tell what was held back; called again and again, for the next change of a decode in a
-        few large parts can be long in coming."""
+    def sampled(self, device: str, used_bytes: int | None) -> None:
+        """After each sample: what was held back is told, for the next change of a decode in a few
+        large parts can be long in coming; and a decode that evicted models before its first part
+        began with less than the sample before that said."""
         now_s = self._clock.monotonic_s()
         with self._lock:
             for running in self._running.values():
+                summary = running.summary
+                if running.settling and summary.device == device and used_bytes is not None:
+                    least_bytes = min(used_bytes, summary.held_bytes or used_bytes)
+                    running.summary = replace(summary, held_bytes=least_bytes)
+                    running.settling, running.behind = False, True
                 if running.behind and now_s - running.told_s >= TOLD_EVERY_S:
                     self._tell(running, now_s)
+
+    def used_bytes(self, number: int) -> int | None:
+        """What is used on a decode's device now, as far as that is known."""
+        with self._lock:
+            running = self._running.get(number)
+        return None if running is None else self._used_bytes(running.summary.device)
 
     def _tell(self, running: _Running, now_s: float) -> None:
         """Under the lock: nobody hears of a decode after its end."""
@@ -164,13 +178,17 @@ class DecodeWatch:
         self._board, self._number = board, number
 
     def planned(self, plan: Plan | None, *, predicted_bytes: int | None = None) -> None:
-        """It follows this plan from now on; steps of an earlier one do not count any more.
+        """It follows this plan from now on; steps of an earlier one do not count any more, nor
+        does what was used before models left for it.
 
         ``predicted_bytes`` is what it is to add where that is better known than by the plan.
         """
+        used_bytes = self._board.used_bytes(self._number)
 
         def change(running: _Running) -> None:
             running.steps, running.done = (None, 0) if plan is None else (plan.tiles, 0)
+            running.summary = replace(running.summary, held_bytes=used_bytes)
+            running.settling = True
             if plan is None:
                 running.summary = replace(
                     running.summary, kind=None, plan=None, predicted_bytes=predicted_bytes

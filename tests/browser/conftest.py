@@ -177,9 +177,11 @@ def editor(
     request: pytest.FixtureRequest, frontend: FrontendServer, browser: Browser
 ) -> Iterator[Editor]:
     """It, with nodes drawn by either renderer."""
-    with opened(frontend.url, browser=browser, **{VUE: request.param == "vue"}) as page:
+    at_start: list[str] = []
+    vue = {VUE: request.param == "vue"}
+    with opened(frontend.url, browser=browser, problems=at_start, **vue) as page:
         page.set_default_timeout(15_000)
-        editor = Editor(page, (frontend.version, request.param))
+        editor = Editor(page, (frontend.version, request.param), at_start)
         editor.settled()
         yield editor
 

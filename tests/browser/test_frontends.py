@@ -56,6 +56,10 @@ def panel(graph: Editor) -> Iterator[Locator]:
     found.wait_for(state="detached")
 
 
+def test_it_starts_without_an_error_of_ours(editor: Editor) -> None:
+    assert editor.at_start == []
+
+
 # --- nodes ----------------------------------------------------------------------------------
 
 
@@ -169,6 +173,7 @@ def test_a_refused_clipboard_shows_the_report_to_copy_by_hand(graph: Editor, but
     dialog = graph.page.get_by_role("dialog")
     assert "recommendations" in json.loads(dialog.get_by_role("textbox").input_value())
     dialog.get_by_role("button", name="Close").click()
+    graph.allow_clipboard()
 
 
 def test_a_server_that_does_not_answer_changes_no_widget(graph: Editor, buttons: None) -> None:
@@ -268,11 +273,30 @@ def test_while_a_job_runs_nothing_is_freed_and_that_is_said(
         frontend.queue.running = []
 
 
-def test_paused_it_asks_for_nothing_and_goes_on_where_it_is(panel: Locator) -> None:
+def test_paused_it_asks_for_nothing_and_goes_on_where_it_is(
+    panel: Locator, graph: Editor, frontend: FrontendServer
+) -> None:
+    graph.set("VramSupervisor.Badge", False)  # it has a slow stream of its own
+    graph.page.locator(".vsup-badge").wait_for(state="detached")
     panel.get_by_role("button", name="Pause").click()
     panel.get_by_text("Paused").wait_for()
+    expect_silence(frontend)
     panel.get_by_role("button", name="Go on").click()
     panel.get_by_text("Live", exact=True).wait_for()
+    graph.set("VramSupervisor.Badge", True)
+    graph.page.locator(".vsup-badge").wait_for()
+
+
+def test_the_panel_copies_the_report(
+    panel: Locator, graph: Editor, frontend: FrontendServer
+) -> None:
+    page = graph.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=frontend.url)
+    page.evaluate("() => navigator.clipboard.writeText('')")
+    report = graph.press("Copy report")
+    panel.get_by_text("The report is on the clipboard.").wait_for()
+    text = page.evaluate("() => navigator.clipboard.readText()")
+    assert json.loads(text)["recommendations"] == report["recommendations"]
 
 
 def test_the_panel_also_opens_at_the_bottom(graph: Editor) -> None:
@@ -286,6 +310,13 @@ def test_the_panel_also_opens_at_the_bottom(graph: Editor) -> None:
     graph.run("Workspace.ToggleBottomPanelTab.vram-supervisor-bottom")
     found = page.get_by_role("region", name="VRAM supervisor")
     found.get_by_text("Live", exact=True).wait_for()
+    page.set_viewport_size({"width": 700, "height": 600})
+    page.wait_for_function("() => document.querySelector('.vsup-root').offsetWidth < 700")
+    sizes = page.evaluate("() => [innerHeight, document.querySelector('.vsup')].map((each) =>"
+                          " each.getBoundingClientRect?.().bottom ?? each)")  # fmt: skip
+    inner, bottom = sizes
+    assert bottom <= inner, "what lies lower can be scrolled to"
+    page.set_viewport_size({"width": 1500, "height": 900})
     graph.run("Workspace.ToggleBottomPanelTab.vram-supervisor-bottom")
     found.wait_for(state="detached")
 
@@ -294,7 +325,7 @@ def test_a_server_that_is_killed_and_comes_back_is_followed_again(
     panel: Locator, graph: Editor, frontend: FrontendServer
 ) -> None:
     frontend.stop()
-    panel.get_by_text("Live", exact=True).wait_for(state="detached")
+    panel.get_by_text("Reconnecting", exact=True).wait_for()
     with graph.page.expect_response(
         lambda answer: "stream=1" in answer.url and answer.status == 200, timeout=60_000
     ):
@@ -332,14 +363,19 @@ def test_a_hidden_page_asks_for_nothing_and_a_shown_one_goes_on(
 ) -> None:
     page = graph.page
     page.evaluate(HIDE, "hidden")
+    expect_silence(frontend)
+    with page.expect_response(lambda answer: "hw_probe" in answer.url):
+        page.evaluate(HIDE, "visible")
+    panel.get_by_text("Live", exact=True).wait_for()
+
+
+def expect_silence(frontend: FrontendServer) -> None:
+    """Nothing listens, and while samples are taken nothing is asked for."""
     wait_for_samples(frontend.supervisor, 6)
     assert frontend.supervisor.health()["streams"] == 0
     before = asked(frontend)
     wait_for_samples(frontend.supervisor, 6)
     assert asked(frontend) == before
-    with page.expect_response(lambda answer: "hw_probe" in answer.url):
-        page.evaluate(HIDE, "visible")
-    panel.get_by_text("Live", exact=True).wait_for()
 
 
 def asked(frontend: FrontendServer) -> int:

@@ -14,7 +14,8 @@ class World:
         self.clock = StillClock()
         self.told = []
         self.at = JobPosition("job", "8", "IAMCCS_VAEDecodeTiledSafe")
-        self.board = DecodeBoard(self.clock, self, {"cuda:0": 500}.get, self.told.append)
+        self.used = {"cuda:0": 500}
+        self.board = DecodeBoard(self.clock, self, self.used.get, self.told.append)
 
     def position(self):
         return self.at
@@ -71,20 +72,45 @@ def test_parts_are_told_at_most_ten_times_a_second_and_none_is_lost(world):
     assert world.told[-2].done in range(90, 101)
 
 
+def test_what_left_before_the_first_part_does_not_count_as_held(world):
+    watch = world.begin()
+    world.used["cuda:0"] = 450
+    watch.planned(PLAN)
+    assert world.told[-1].summary.held_bytes == 450, "by the sample before it"
+    world.later(0.1)
+    world.board.sampled("cpu", 7)
+    world.board.sampled("cuda:0", 200)
+    assert world.told[-1].summary.held_bytes == 200
+    world.later(0.1)
+    world.board.sampled("cuda:0", 900)
+    watch.advanced()
+    assert world.told[-1].summary.held_bytes == 200, "from then on it is the decode's"
+
+
+def test_a_card_that_does_not_tell_its_use_tells_none_of_a_decode(world):
+    del world.used["cuda:0"]
+    watch = world.begin()
+    watch.planned(PLAN)
+    world.later(0.1)
+    world.board.sampled("cuda:0", None)
+    watch.advanced()
+    assert world.told[-1].summary.held_bytes is None
+
+
 def test_what_was_held_back_is_told_without_a_further_change(world):
     watch = world.begin()
     watch.planned(PLAN)
     watch.advanced()
     watch.finished(0, 5, (0, 0, 64, 16))
-    world.board.catch_up()
+    world.board.sampled("cpu", 1)
     assert len(world.told) == 1, "not before its time"
     world.later(0.1)
-    world.board.catch_up()
-    world.board.catch_up()
+    world.board.sampled("cpu", 1)
+    world.board.sampled("cpu", 1)
     assert [(each.done, each.finished) for each in world.told[1:]] == [(1, ((0, 5, 0, 0, 64, 16),))]
     watch.ended("done")
     world.later(1.0)
-    world.board.catch_up()
+    world.board.sampled("cpu", 1)
     assert world.told[-1].summary.outcome == "done"
 
 

@@ -22,6 +22,7 @@ QUIET = {
 }
 """Else a first visit is greeted by dialogues over everything."""
 VUE = "Comfy.VueNodes.Enabled"
+OUR_FILES = "/extensions/vram_supervisor/"
 
 _ADD = """
 async ([type, values]) => {
@@ -73,11 +74,13 @@ _NO_CLIPBOARD = """
 class Editor:
     """A page with the frontend."""
 
-    def __init__(self, page, name=None):
+    def __init__(self, page, name=None, at_start=()):
         self.page, self.name = page, name
         self.problems = []
         """What failed in the page."""
-        page.on("pageerror", lambda error: self.problems.append(str(error.stack or error)))
+        self.at_start = list(at_start)
+        """What failed in this pack's files before the page was handed over."""
+        note_problems(page, self.problems)
 
     def clear(self):
         self.page.evaluate(_CLEAR)
@@ -115,6 +118,9 @@ class Editor:
     def refuse_clipboard(self):
         self.page.evaluate(_NO_CLIPBOARD)
 
+    def allow_clipboard(self):
+        self.page.evaluate("() => delete navigator.clipboard")
+
     def press(self, name, nth=0):
         """A button by its name, and what the probe answered."""
         with self.page.expect_response(lambda answer: "/iamccs/hw_probe?" in answer.url) as heard:
@@ -131,11 +137,31 @@ class Editor:
         self.problems.clear()
 
 
+def note_problems(page, problems, *, everything=True):
+    """Add errors that nobody caught, and what this pack's files print as errors."""
+
+    def uncaught(error):
+        told = str(error.stack or error)
+        if everything or OUR_FILES in told:
+            problems.append(told)
+
+    def printed(message):
+        if message.type == "error" and OUR_FILES in message.location.get("url", ""):
+            problems.append(f"{message.text} ({message.location['url']})")
+
+    page.on("pageerror", uncaught)
+    page.on("console", printed)
+
+
 @contextmanager
-def opened(url, *, browser=None, width=1500, height=900, **settings):
-    """A page with the frontend ready and this pack's nodes registered; settings by their ids."""
+def opened(url, *, browser=None, width=1500, height=900, problems=None, **settings):
+    """A page with the frontend ready and this pack's nodes registered; settings by their ids.
+
+    ``problems`` gets what failed in this pack's files meanwhile.
+    """
     with nullcontext(browser) if browser else _chromium() as used:
         page = used.new_page(viewport={"width": width, "height": height})
+        note_problems(page, [] if problems is None else problems, everything=False)
         page.route("**/*", lambda route: _only_local(route, url))
         page.request.post(f"{url}/settings", data={**QUIET, **settings})
         page.goto(url)

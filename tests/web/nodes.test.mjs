@@ -393,3 +393,9 @@ test("while one answer is awaited no other is asked for, and a refusal is no pla
   answers[1](null);
   assert.equal(await second, null);
 });
+
+test("the line tells what must leave first", () => {
+  const plan = { kind: "evict", evict_bytes: 1.25 * GIB, predicted_peak_bytes: 3 * GIB };
+  const line = summaryText({ report: { plan }, reading: null, decode: null, context: null }, t);
+  assert.equal(line, "plan: evict · 1.3 GiB evicted first · peak 3.0 GiB expected");
+});

@@ -16,6 +16,7 @@ export const NODE_TEXTS = {
   planned: "Nothing to set: this node plans when it runs. Expected: {plan}",
   lineFree: "{free} free",
   linePlan: "plan: {plan}",
+  lineEvict: "{bytes} evicted first",
   linePredicted: "peak {bytes} expected",
   lineMeasured: "last run {bytes}",
   lineParts: "{done} of {steps} parts",

@@ -22,6 +22,7 @@ export function summaryText({ report, reading, decode }, t) {
   else {
     const plan = report?.plan;
     if (plan) parts.push(t("linePlan", { plan: planWords(plan) }));
+    if (plan?.evict_bytes > 0) parts.push(t("lineEvict", { bytes: formatBytes(plan.evict_bytes) }));
     if (isKnown(plan?.predicted_peak_bytes)) {
       parts.push(t("linePredicted", { bytes: formatBytes(plan.predicted_peak_bytes) }));
     }

@@ -83,7 +83,8 @@ class Panel {
       this.message,
       this.grid,
     );
-    this.root.replaceChildren(this.element);
+    root.classList.add("vsup-root");
+    root.replaceChildren(this.element);
   }
 
   start() {

@@ -3,6 +3,7 @@
 const ID = "vsup-style";
 
 const CSS = `
+.vsup-root { height: 100%; }
 .vsup {
   --vsup-bg: var(--comfy-menu-bg, #202020);
   --vsup-card: color-mix(in srgb, var(--comfy-input-bg, #2a2a2a) 45%, var(--vsup-bg));
@@ -36,6 +37,10 @@ const CSS = `
 }
 .vsup button:hover { border-color: var(--vsup-accent); }
 .vsup button[aria-disabled="true"] { opacity: .6; cursor: default; }
+.vsup progress { appearance: none; display: block; width: 100%; height: 6px; margin: 6px 0; border: 0; border-radius: 3px; overflow: hidden; background: var(--vsup-line); }
+.vsup progress::-webkit-progress-bar { background: var(--vsup-line); }
+.vsup progress::-webkit-progress-value { background: var(--vsup-busy); }
+.vsup progress::-moz-progress-bar { background: var(--vsup-busy); }
 .vsup-message { margin-bottom: 10px; padding: 6px 10px; border-radius: 6px; background: var(--vsup-card); border: 1px solid var(--vsup-line); overflow-wrap: anywhere; }
 .vsup-message[data-kind="warn"] { border-color: var(--vsup-warn); }
 .vsup-grid { display: grid; gap: 10px; grid-template-columns: minmax(0, 1fr); }
@@ -82,7 +87,6 @@ const CSS = `
 .vsup-job-line { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 10px; }
 .vsup-muted { color: var(--vsup-muted); overflow-wrap: anywhere; }
 .vsup-map { display: block; max-width: 100%; max-height: 150px; margin: 8px 0 4px; border-radius: 6px; background: var(--vsup-bg); border: 1px solid var(--vsup-line); }
-.vsup progress { width: 100%; height: 6px; accent-color: var(--vsup-accent); }
 .vsup-table { overflow-x: auto; margin-top: 6px; container-type: inline-size; }
 .vsup table { border-collapse: collapse; width: 100%; font-size: 12px; }
 .vsup th { text-align: left; font-weight: 550; color: var(--vsup-muted); padding: 3px 7px 3px 0; vertical-align: bottom; border-bottom: 1px solid var(--vsup-line); }
@@ -108,7 +112,7 @@ const CSS = `
 .vsup-badge[data-level="high"] { border-color: #d98a1f; }
 .vsup-badge[data-level="full"] { border-color: #e5484d; }
 @container (min-width: 720px) {
-  .vsup-grid { grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); align-items: start; }
+  .vsup-grid { grid-template-columns: repeat(auto-fit, minmax(290px, 1fr)); align-items: start; }
 }
 /* Where it is narrow a status is its sign; readers aloud and the pointer still get the word. */
 @container (max-width: 440px) {
