@@ -90,6 +90,25 @@ def test_the_size_is_read_from_the_graph_and_an_auto_node_stays_auto(
     assert graph.nodes()[node_id]["values"] == before
 
 
+def test_the_size_is_found_through_a_reroute_and_inside_a_subgraph(
+    graph: Editor, buttons: None
+) -> None:
+    source = graph.add("EmptyHunyuanLatentVideo", width=832, height=480, length=49)
+    reroute, node_id = graph.add("Reroute"), graph.add(SAFE)
+    graph.link(source, 0, reroute, 0)
+    graph.link(reroute, 0, node_id, 0)
+    graph.page.evaluate(
+        """(id) => {
+          const { graph } = window.app ?? window.comfyAPI.app.app;
+          graph.convertToSubgraph(new Set([graph.getNodeById(id)]));
+        }""",
+        int(source),
+    )
+    assert not any(each["type"].startswith("Empty") for each in graph.nodes().values())
+    context = graph.press("Probe HW & Apply")["recommendations"]["vae_decode"]["context"]
+    assert (context["width"], context["height"], context["frames"]) == (832, 480, 49)
+
+
 def test_the_line_shows_the_plan_as_soon_as_the_size_is_known(graph: Editor, buttons: None) -> None:
     source = graph.add("EmptyHunyuanLatentVideo", width=1280, height=720, length=81)
     node_id = graph.add(SAFE)
