@@ -70,18 +70,30 @@ class ClimbingProbe:
         pass
 
 
+def chromium_path() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    return os.environ.get("CHROMIUM_PATH") or found
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    path = os.environ.get("CHROMIUM_PATH") or next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
+    path = chromium_path()
     if path is None:
         pytest.skip("no Chromium on this machine (set CHROMIUM_PATH)")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def own_browser(browser: Browser) -> Iterator[Browser]:
+    """One whose processes no other page shares."""
+    own = browser.browser_type.launch(executable_path=chromium_path(), args=CHROMIUM_FLAGS)
+    yield own
+    own.close()
 
 
 @pytest.fixture

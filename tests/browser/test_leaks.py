@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 
-def test_heap_nodes_and_listeners_are_flat_over_thirty_minutes(browser: Browser) -> None:
+def test_heap_nodes_and_listeners_are_flat_over_thirty_minutes(own_browser: Browser) -> None:
     probes = [bench.WavingProbe(0), bench.WavingProbe(1)]
     supervisor = Supervisor(probes=probes, history=ListHistory(), counter=NoCounter())
     supervisor.start()
     site = bench.Site(supervisor)
     site.start()
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page = own_browser.new_page(viewport={"width": 1400, "height": 900})
     rows = bench.simulated(page, site)
     page.close()
     supervisor.stop()
