@@ -50,6 +50,8 @@ export function nodeShower(app) {
     // Nodes inside subgraphs are called 1:2:3; their outermost one is what can be shown.
     const node = app.rootGraph?.getNodeById?.(id) ?? app.graph?.getNodeById?.(id.split(":")[0]);
     if (!node) return;
+    // The editor may be inside a subgraph.
+    if (node.graph && node.graph !== app.canvas.graph) app.canvas.setGraph?.(node.graph);
     app.canvas.selectNode?.(node);
     app.canvas.centerOnNode(node);
   };

@@ -99,3 +99,36 @@ test("everything reaches everybody, and one that fails keeps no one from it", (c
   assert.deepEqual(heard, names);
   assert.equal(logged.mock.callCount(), 1);
 });
+
+test("who comes later hears of no job, decode or reserve that is over", () => {
+  const { opened, hub } = world();
+  hub.subscribe({});
+  const running = { number: 1, outcome: "running", finished: [[0, 1, 0, 0, 8, 8]] };
+  opened[0].handlers.onSnapshot({
+    telemetry: { "cuda:0": { info: {}, reading: { free_bytes: 1 } } },
+    jobs: { current: { job_id: "a", started_s: 1, nodes: [] }, recent: [{ job_id: "z" }] },
+    decode: running,
+    state: null,
+  });
+  const { handlers } = opened[0];
+  handlers.onTelemetry({ device: "cuda:0", reading: { free_bytes: 2 } });
+  handlers.onDecode({ ...running, outcome: "done", finished: [[0, 1, 8, 0, 16, 8]] });
+  handlers.onJob({ phase: "node", job_id: "a", node_id: "7", node_type: "KSampler", time_s: 3 });
+  handlers.onProcess({ reserve_bytes: 5 });
+  const late = () => {
+    let heard;
+    hub.subscribe({ onSnapshot: (report) => (heard = structuredClone(report)) })();
+    return heard;
+  };
+  const during = late();
+  assert.equal(during.telemetry["cuda:0"].reading.free_bytes, 2);
+  assert.deepEqual([during.decode.outcome, during.decode.finished.length], ["done", 2]);
+  assert.deepEqual([during.jobs.current.started_s, during.jobs.current.nodes[0].node_id], [1, "7"]);
+  assert.equal(during.state.reserve_bytes, 5);
+  const end = { phase: "end", job_id: "a", record: { job_id: "a" } };
+  handlers.onJob(end);
+  handlers.onJob(end);
+  const { jobs } = late();
+  assert.equal(jobs.current, null);
+  assert.deepEqual(jobs.recent, [{ job_id: "a" }, { job_id: "z" }]);
+});

@@ -132,9 +132,17 @@ test("the nearest counts, and a node elsewhere does not", () => {
   assert.deepEqual(contextOf(decode, graph).size, { width: 1920, height: 1088, frames: 25, fps: null });
 });
 
-test("a muted node tells nothing", () => {
+test("a muted node tells nothing, nor does a bypassed one", () => {
   const { graph, decode } = decodeAfter(sampler(), latent(SIZE, { mode: 2 }));
   assert.equal(contextOf(decode, graph).size.width, null);
+  const upscale = node("LatentUpscale", {
+    inputs: ["samples"],
+    outputs: ["LATENT"],
+    widgets: { width: 1920, height: 1088 },
+    mode: 4,
+  });
+  const bypassed = decodeAfter(upscale, sampler(), latent());
+  assert.equal(contextOf(bypassed.decode, bypassed.graph).size.width, 848);
 });
 
 test("a converted widget has the value of the primitive at its end, through reroutes", () => {
@@ -155,6 +163,57 @@ test("a width that nobody knows is no size", () => {
   connect(graph.add(node("Computed", { inputs: ["a", "b"], outputs: ["INT"] })), 0, source, 0);
   const { size } = contextOf(decode, graph);
   assert.deepEqual([size.width, size.height, size.frames], [null, null, 25]);
+});
+
+/** A latent whose width and height are fed by a node with one output for each. */
+function latentFedBy(feeder) {
+  const source = latent();
+  source.inputs = ["width", "height"].map((name) => ({ name, widget: { name }, link: null }));
+  const { graph, decode } = decodeAfter(source);
+  graph.add(feeder);
+  connect(feeder, 0, source, 0);
+  connect(feeder, 1, source, 1);
+  return { graph, decode };
+}
+
+test("the size of a picture is not its width twice", () => {
+  const measure = node("GetImageSize", { inputs: ["image"], outputs: ["width", "height"] });
+  const { graph, decode } = latentFedBy(measure);
+  const scale = node("ImageScale", {
+    outputs: ["IMAGE"],
+    widgets: { width: 1280, height: 704 },
+  });
+  connect(graph.add(scale), 0, measure, 0);
+  const { size } = contextOf(decode, graph);
+  assert.deepEqual([size.width, size.height], [1280, 704]);
+});
+
+test("what a node computes from its inputs is not the number in its widget", () => {
+  const double = node("Multiply", { inputs: ["a"], outputs: ["INT", "INT"], widgets: { by: 2 } });
+  const { graph, decode } = latentFedBy(double);
+  const half = node("PrimitiveInt", { outputs: ["INT"], widgets: { value: 424 } });
+  connect(graph.add(half), 0, double, 0);
+  assert.equal(contextOf(decode, graph).size.width, null);
+});
+
+test("the sizes that prompts and models have are not the picture's", () => {
+  const typed = (type, kind, values) => {
+    const made = node(type, { outputs: [kind], widgets: values });
+    made.outputs[0].type = kind;
+    return made;
+  };
+  const graph = new Graph();
+  const decode = graph.add(node(SAFE, { inputs: ["samples"], outputs: ["IMAGE"] }));
+  const names = ["model", "positive", "latent_image"];
+  const sample = graph.add(node("KSampler", { inputs: names, outputs: ["LATENT"] }));
+  connect(sample, 0, decode, 0);
+  const large = { width: 4096, height: 4096 };
+  connect(graph.add(typed("ModelSamplingFlux", "MODEL", large)), 0, sample, 0);
+  const prompt = graph.add(typed("CLIPTextEncodeSDXL", "CONDITIONING", { ...large, fps: 24 }));
+  connect(prompt, 0, sample, 1);
+  connect(graph.add(typed("EmptyLatentImage", "LATENT", { width: 832, height: 1216 })), 0, sample, 2);
+  const { size } = contextOf(decode, graph);
+  assert.deepEqual(size, { width: 832, height: 1216, frames: null, fps: 24 });
 });
 
 test("loaders of other packs: 0 is unset there", () => {
@@ -228,6 +287,22 @@ test("into a subgraph, and out of it", () => {
   const outside = graph.add(latent({ width: 320, height: 240, length: 5 }));
   connect(outside, 0, box, 0);
   assert.equal(contextOf(asker, graph).size.width, 320);
+});
+
+test("a widget that a subgraph shows counts, in a subgraph of it too; ids may be texts", () => {
+  for (const edge of [-10, "-10"]) {
+    const { graph, inner, source, box, decode } = withSubgraph();
+    source.inputs = [{ name: "width", widget: { name: "width" }, link: inner.link(edge, 0, source.id, 0) }];
+    box.inputs = [{ name: "width_1", widget: { name: "width_1" }, link: null }];
+    box.widgets = [{ name: "width_1", value: 1280 }];
+    assert.equal(contextOf(decode, graph).size.width, 1280);
+    const whole = new Graph();
+    const outer = whole.add(node("Subgraph", { subgraph: graph }));
+    outer.inputs = [{ name: "wide", link: null }];
+    outer.widgets = [{ name: "wide", value: 640 }];
+    box.inputs[0].link = graph.link(edge, 0, box.id, 0);
+    assert.equal(contextOf(decode, whole).size.width, 640);
+  }
 });
 
 test("the server knows nodes inside subgraphs by the way to them", () => {
@@ -332,6 +407,19 @@ test("a safe node whose report is in use stays", () => {
   assert.equal(graph.getNodeById(decode.id), decode);
 });
 
+test("inside a subgraph a converted node stays joined to its edges", () => {
+  const { graph } = decoding();
+  const decode = graph.nodes.find(({ type }) => type === "VAEDecode");
+  const joined = [];
+  graph.inputs = [{ connect: (input, made) => joined.push([input.name, made.type]) }];
+  graph.outputs = [{ connect: (output, made) => joined.push([output.name, made.type]) }];
+  decode.inputs[0].link = graph.link("-10", 0, decode.id, 0);
+  decode.outputs[0].links.push(graph.link(decode.id, 0, -20, 0));
+  convertNodes(graph, [decode], "safe", create);
+  assert.deepEqual(joined, [["samples", SAFE], ["IMAGE", SAFE]]);
+  assert.equal(graph.getNodeById(decode.id).outputs[0].links.length, 2);
+});
+
 test("a kind that this server does not have changes nothing", () => {
   const { graph, decode } = decoding();
   assert.deepEqual(convertNodes(graph, [decode], "safe", () => null), { converted: 0, kept: 0 });
@@ -355,6 +443,16 @@ test("in the editor: what is selected, else all, in one step", () => {
   app.canvas.selectedItems = new Set([graph.nodes[0]]);
   assert.equal(convertInEditor(app, "safe", create).converted, 1, "none of the selection can be");
   assert.deepEqual(steps, ["before", "after", "before", "after"]);
+});
+
+test("in the editor all means those in subgraphs too, whichever graph is open", () => {
+  const { graph, decode } = decoding();
+  const { graph: inner, decode: within } = decoding();
+  graph.add(node("Subgraph", { subgraph: inner }));
+  const app = { rootGraph: graph, canvas: { graph: inner, selectedItems: new Set() } };
+  assert.deepEqual(convertInEditor(app, "safe", create), { converted: 2, kept: 0 });
+  assert.equal(graph.getNodeById(decode.id).type, SAFE);
+  assert.equal(inner.getNodeById(within.id).type, SAFE);
 });
 
 // The plan in the line.

@@ -1,5 +1,6 @@
 // One connection to the supervisor for everything on the page.
 
+import { keepDecode, keepJob, keepProcess, keepSample } from "./report.js";
 import { openStream } from "./stream.js";
 
 /**
@@ -20,7 +21,8 @@ const BACKFILL_EVENTS = 1200;
 /**
  * @typedef {object} Hub
  * @property {(listener: Listener) => () => void} subscribe returns what ends it
- * @property {() => any} report the newest answer of the probe, null before the first
+ * @property {() => any} report the newest answer of the probe with what came since, null before the
+ *   first
  * @property {() => import("./stream.js").StreamState} connection
  */
 
@@ -84,8 +86,13 @@ class LiveHub {
   }
 
   connect() {
-    const tell = (/** @type {keyof Listener} */ name) => (/** @type {any} */ value) =>
+    const tell = (
+      /** @type {keyof Listener} */ name,
+      /** @type {(report: any, value: any) => void} */ keep,
+    ) => (/** @type {any} */ value) => {
+      keep(this.report, value);
       this.tell(name, value);
+    };
     const options = { slow: this.slow, backfill: this.slow ? 0 : BACKFILL_EVENTS };
     const own = {};
     this.own = own;
@@ -96,10 +103,10 @@ class LiveHub {
           this.report = report;
           this.tell("onSnapshot", report);
         },
-        onTelemetry: tell("onTelemetry"),
-        onJob: tell("onJob"),
-        onDecode: tell("onDecode"),
-        onProcess: tell("onProcess"),
+        onTelemetry: tell("onTelemetry", keepSample),
+        onJob: tell("onJob", keepJob),
+        onDecode: tell("onDecode", keepDecode),
+        onProcess: tell("onProcess", keepProcess),
         onState: (state) => {
           if (this.own !== own) return;
           this.connection = state;

@@ -26,6 +26,7 @@ const FOREIGN = ["Probe HW & Apply", "Copy HW report"];
  * @property {import("../lib/live.js").Hub} hub
  * @property {import("../lib/texts.js").Translate} t
  * @property {ReturnType<typeof import("../lib/toast.js").toaster>} toast
+ * @property {Set<{node: any, release: () => void}>} listening those that are in a graph
  */
 
 /**
@@ -72,6 +73,21 @@ export function showQuarters(node) {
   }
 }
 
+/**
+ * Do something more whenever the frontend calls this method of the node.
+ * @param {any} node
+ * @param {"onAdded" | "onRemoved" | "onConfigure"} name
+ * @param {() => void} run
+ */
+function after(node, name, run) {
+  const before = node[name];
+  node[name] = (/** @type {any[]} */ ...given) => {
+    const result = before?.apply(node, given);
+    run();
+    return result;
+  };
+}
+
 class Attached {
   /**
    * @param {any} node
@@ -110,15 +126,10 @@ class Attached {
     showQuarters(node);
     this.addWidget();
     this.followProfile();
-    this.followRemoval();
     this.restore();
     /** @type {(() => void) | null} */
-    this.leave = world.hub.subscribe({
-      rate: "slow",
-      onSnapshot: (report) => this.takeSnapshot(report),
-      onTelemetry: (sample) => this.takeSample(sample),
-      onDecode: (progress) => this.takeDecode(progress),
-    });
+    this.leave = null;
+    this.followGraph();
   }
 
   addWidget() {
@@ -162,13 +173,30 @@ class Attached {
     this.set(values);
   }
 
-  followRemoval() {
-    const before = this.node.onRemoved;
-    this.node.onRemoved = (/** @type {any[]} */ ...given) => {
-      this.leave?.();
-      this.leave = null;
-      return before?.apply(this.node, given);
-    };
+  /** A copy for the clipboard is in no graph, and nobody says when it is thrown away. */
+  followGraph() {
+    const { node } = this;
+    after(node, "onAdded", () => this.listen());
+    after(node, "onRemoved", () => this.release());
+    // Also what is pasted comes with its choices.
+    after(node, "onConfigure", () => this.controls.setState(stateOf(node)));
+    if (node.graph) this.listen();
+  }
+
+  listen() {
+    this.world.listening.add(this);
+    this.leave ??= this.world.hub.subscribe({
+      rate: "slow",
+      onSnapshot: (report) => this.takeSnapshot(report),
+      onTelemetry: (sample) => this.takeSample(sample),
+      onDecode: (progress) => this.takeDecode(progress),
+    });
+  }
+
+  release() {
+    this.world.listening.delete(this);
+    this.leave?.();
+    this.leave = null;
   }
 
   /** Read the size from the graph again. */

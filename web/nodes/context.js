@@ -1,6 +1,6 @@
 // Size, frames and fps of what a node works on, read from the graph it is connected to.
 
-import { originOf, targetsOf } from "./walk.js";
+import { entryOf, originOf, targetsOf } from "./walk.js";
 
 /**
  * @typedef {"width" | "height" | "frames" | "fps"} Field
@@ -17,7 +17,10 @@ const NAMES = {
 };
 const FIELDS = /** @type {Field[]} */ (Object.keys(NAMES));
 const LIMITS = { width: 16384, height: 16384, frames: 100000, fps: 240 };
-const MUTED = 2;
+/** Modes of a node that does not run: muted, bypassed. */
+const IDLE = new Set([2, 4]);
+/** A node that only makes these may have a width, but of no picture: SDXL's prompts, for one. */
+const NO_PICTURES = new Set(["MODEL", "CLIP", "CONDITIONING", "SIGMAS"]);
 const MOST_NODES = 400;
 const MOST_HOPS = 16;
 
@@ -52,8 +55,9 @@ export function contextOf(node, root, override = {}) {
  * @param {Partial<Record<Field, string>>} sources
  */
 function readNode(node, root, size, sources) {
-  if (node.mode === MUTED) return;
-  const found = Object.fromEntries(FIELDS.map((field) => [field, fieldOf(node, field, root)]));
+  if (IDLE.has(node.mode)) return;
+  const told = FIELDS.filter((field) => field === "fps" || makesPictures(node));
+  const found = Object.fromEntries(told.map((field) => [field, fieldOf(node, field, root)]));
   const [width, height] = found.width && found.height ? [found.width, found.height] : picture(node);
   const title = node.title ?? node.type;
   if (size.width === null && width && height) {
@@ -65,6 +69,12 @@ function readNode(node, root, size, sources) {
     size[field] = found[field];
     sources[field] = title;
   }
+}
+
+/** @param {any} node */
+function makesPictures(node) {
+  const outputs = node.outputs ?? [];
+  return outputs.length === 0 || outputs.some((/** @type {any} */ { type }) => !NO_PICTURES.has(type));
 }
 
 /**
@@ -86,19 +96,25 @@ function fieldOf(node, field, root) {
  * @param {any} node
  * @param {string} name
  * @param {any} root
+ * @param {number} [hops]
  * @returns {any}
  */
-function widgetValue(node, name, root) {
+function widgetValue(node, name, root, hops = MOST_HOPS) {
   const slot = (node.inputs ?? []).findIndex(
     (/** @type {any} */ input) => (input.widget?.name ?? input.name) === name,
   );
-  const linked = slot >= 0 && node.inputs[slot].link !== null && node.inputs[slot].link !== undefined;
-  if (linked) return valueThrough(node, slot, root, MOST_HOPS);
+  if (slot >= 0 && isLinked(node.inputs[slot])) return valueThrough(node, slot, root, hops);
   return node.widgets?.find((/** @type {any} */ widget) => widget.name === name)?.value;
 }
 
+/** @param {any} input */
+function isLinked({ link }) {
+  return link !== null && link !== undefined;
+}
+
 /**
- * Follow a link to a node with a single number: primitives, constants, through reroutes.
+ * Follow a link to a node with a single number: primitives, constants, through reroutes; or to
+ * the widget that a subgraph shows for it.
  * @param {any} node
  * @param {number} slot
  * @param {any} root
@@ -106,17 +122,20 @@ function widgetValue(node, name, root) {
  * @returns {any}
  */
 function valueThrough(node, slot, root, hops) {
+  if (hops === 0) return null;
   const from = originOf(node, slot, root);
-  if (!from || hops === 0) return null;
-  const numbers = (from.node.widgets ?? []).filter(
+  if (!from) return entryOf(node, slot, root)?.value;
+  const { inputs = [], outputs = [], widgets = [] } = from.node;
+  const numbers = widgets.filter(
     (/** @type {any} */ { value, name }) => typeof value === "number" && !/seed|control/.test(name),
   );
-  if (numbers.length > 0) {
-    const named = from.node.outputs?.[from.slot]?.name?.toLowerCase();
-    return (numbers.find((/** @type {any} */ { name }) => name === named) ?? numbers[0]).value;
-  }
-  // A reroute, or something like it: one way in, one way out.
-  return from.node.inputs?.length === 1 ? valueThrough(from.node, 0, root, hops - 1) : null;
+  const title = outputs[from.slot]?.name?.toLowerCase();
+  const named = numbers.find((/** @type {any} */ { name }) => name === title);
+  if (named) return widgetValue(from.node, named.name, root, hops - 1);
+  if (!inputs.some(isLinked)) return numbers[0]?.value;
+  // A reroute, or something like it; what others make of their inputs is not in their widgets.
+  const through = inputs.length === 1 && outputs.length === 1;
+  return through ? valueThrough(from.node, 0, root, hops - 1) : null;
 }
 
 /**

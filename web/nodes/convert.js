@@ -1,6 +1,6 @@
 // Core's decode nodes become safe ones, and back, in one step that can be undone.
 
-import { linkOf } from "./walk.js";
+import { fromEdge, linkOf, nodesOf, toEdge } from "./walk.js";
 
 export const SAFE = "IAMCCS_VAEDecodeTiledSafe";
 export const CORE = "VAEDecode";
@@ -73,34 +73,62 @@ function replace(graph, node, wanted, create) {
   for (const widget of made.widgets ?? []) {
     if (widget.name in wanted.values) widget.value = wanted.values[widget.name];
   }
-  for (const { name, from, slot } of ends.inputs) {
+  for (const { name, join } of ends.inputs) {
     const input = made.inputs.findIndex((/** @type {any} */ each) => each.name === name);
-    if (input >= 0) from.connect(slot, made, input);
+    if (input >= 0) join(made, input);
   }
-  for (const { to, slot } of ends.images) made.connect(0, to, slot);
+  for (const join of ends.images) join(made);
   return true;
 }
 
 /**
+ * What joins another node to the neighbours that this one has.
  * @param {any} graph
  * @param {any} node
  */
 function endsOf(graph, node) {
   const inputs = (node.inputs ?? []).flatMap((/** @type {any} */ input) => {
-    const link = linkOf(graph, input.link);
-    const from = link && graph.getNodeById(link.origin_id);
-    return from ? [{ name: input.name, from, slot: link.origin_slot }] : [];
+    const join = sourceOf(graph, linkOf(graph, input.link));
+    return join ? [{ name: input.name, join }] : [];
   });
-  const images = (node.outputs?.[0]?.links ?? []).flatMap((/** @type {number} */ id) => {
-    const link = linkOf(graph, id);
-    const to = link && graph.getNodeById(link.target_id);
-    return to ? [{ to, slot: link.target_slot }] : [];
-  });
+  const images = (node.outputs?.[0]?.links ?? []).flatMap(
+    (/** @type {number} */ id) => drainOf(graph, linkOf(graph, id)) ?? [],
+  );
   return { inputs, images };
 }
 
 /**
- * Convert the selection, or all nodes where nothing of it can be, as one step of undo.
+ * Inside a subgraph a neighbour can be its edge, which is no node.
+ * @param {any} graph
+ * @param {any} link
+ * @returns {((made: any, input: number) => void) | null}
+ */
+function sourceOf(graph, link) {
+  if (!link) return null;
+  const { origin_id, origin_slot } = link;
+  const edge = fromEdge(link) ? graph.inputs?.[origin_slot] : null;
+  if (edge) return (made, input) => edge.connect(made.inputs[input], made);
+  const from = graph.getNodeById(origin_id);
+  return from ? (made, input) => from.connect(origin_slot, made, input) : null;
+}
+
+/**
+ * @param {any} graph
+ * @param {any} link
+ * @returns {((made: any) => void) | null}
+ */
+function drainOf(graph, link) {
+  if (!link) return null;
+  const { target_id, target_slot } = link;
+  const edge = toEdge(link) ? graph.outputs?.[target_slot] : null;
+  if (edge) return (made) => edge.connect(made.outputs[0], made);
+  const to = graph.getNodeById(target_id);
+  return to ? (made) => made.connect(0, to, target_slot) : null;
+}
+
+/**
+ * Convert the selection, or all nodes where nothing of it can be, those in subgraphs too, as one
+ * step of undo.
  * @param {any} app
  * @param {"safe" | "core"} to
  * @param {(type: string) => any} create
@@ -109,16 +137,34 @@ function endsOf(graph, node) {
 export function convertInEditor(app, to, create, only) {
   const graph = app.canvas?.graph ?? app.graph;
   const own = graph.nodes ?? graph._nodes ?? [];
-  const can = (/** @type {any} */ node) => own.includes(node) && target(node.type, {}, to) !== null;
-  const chosen = only ?? [...(app.canvas?.selectedItems ?? [])].filter(can);
-  const nodes = chosen.length > 0 ? chosen : own.filter(can);
+  const can = (/** @type {any} */ node) => target(node.type, {}, to) !== null;
+  const selected = [...(app.canvas?.selectedItems ?? [])].filter((node) => own.includes(node));
+  const chosen = only ?? selected.filter(can);
+  const root = app.rootGraph ?? app.graph ?? graph;
+  const nodes = chosen.length > 0 ? chosen : nodesOf(root).filter(can);
   app.canvas?.emitBeforeChange?.();
   graph.beforeChange?.();
   try {
-    return convertNodes(graph, nodes, to, create);
+    return convertWhereTheyAre(nodes, to, create);
   } finally {
     graph.afterChange?.();
     app.canvas?.emitAfterChange?.();
     app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();
   }
+}
+
+/**
+ * @param {any[]} nodes of any graphs
+ * @param {"safe" | "core"} to
+ * @param {(type: string) => any} create
+ */
+function convertWhereTheyAre(nodes, to, create) {
+  const sum = { converted: 0, kept: 0 };
+  for (const graph of new Set(nodes.map((node) => node.graph))) {
+    const own = nodes.filter((node) => node.graph === graph);
+    const { converted, kept } = convertNodes(graph, own, to, create);
+    sum.converted += converted;
+    sum.kept += kept;
+  }
+  return sum;
 }

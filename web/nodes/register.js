@@ -3,6 +3,7 @@
 import { attach, keep, stateOf } from "./attach.js";
 import { CORE, CORE_TILED, SAFE, convertInEditor } from "./convert.js";
 import { FACES } from "./faces.js";
+import { everyNode, nodesOf } from "./walk.js";
 
 const FIELDS = ["width", "height", "frames", "fps"];
 export const NODE_COMMANDS = {
@@ -11,18 +12,20 @@ export const NODE_COMMANDS = {
 };
 
 /**
- * @param {import("./attach.js").NodeWorld & {defaultQuality: () => string | null,
+ * @param {Omit<import("./attach.js").NodeWorld, "listening"> & {defaultQuality: () => string | null,
  *   create: (type: string) => any, ask: (text: string, value: string) => Promise<string | null>}} world
  */
 export function registerNodes(world) {
   const { app, t, toast } = world;
   /** @type {WeakMap<any, any>} */
   const attached = new WeakMap();
+  /** @type {import("./attach.js").NodeWorld["listening"]} */
+  const listening = new Set();
   let loading = false;
 
   /** @param {any} node */
   function created(node) {
-    const made = attach(node, world);
+    const made = attach(node, { ...world, listening });
     if (!made) return;
     attached.set(node, made);
     const quality = world.defaultQuality();
@@ -63,6 +66,9 @@ export function registerNodes(world) {
     },
     afterConfigureGraph: () => {
       loading = false;
+      // Older frontends do not tell the nodes inside subgraphs that their graph was replaced.
+      const there = new Set(everyNode(app.rootGraph ?? app.graph));
+      for (const each of listening) if (!there.has(each.node)) each.release();
     },
     commands: [
       { id: NODE_COMMANDS.toSafe, icon: "pi pi-shield", label: t("convertAllToSafe"), function: () => convert("safe") },
@@ -88,10 +94,9 @@ export function registerNodes(world) {
       }
       return items.length > 0 ? [null, ...items] : [];
     },
-    /** Every node of the open graph that has the buttons. */
+    /** Every node that has the buttons, those in subgraphs too. */
     async probeAll() {
-      const graph = app.canvas?.graph ?? app.graph;
-      const nodes = (graph?.nodes ?? graph?._nodes ?? []).map((/** @type {any} */ node) => attached.get(node));
+      const nodes = nodesOf(app.rootGraph ?? app.graph).map((node) => attached.get(node));
       for (const each of nodes.filter(Boolean)) await each.probe();
     },
   };

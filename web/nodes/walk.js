@@ -21,6 +21,22 @@ export function linkOf(graph, id) {
 }
 
 /**
+ * Whether a link comes from its subgraph's own inputs. Newer frontends have ids as texts.
+ * @param {any} link
+ */
+export function fromEdge({ origin_id }) {
+  return Number(origin_id) === SUBGRAPH_INPUT;
+}
+
+/**
+ * Whether a link goes to its subgraph's own outputs.
+ * @param {any} link
+ */
+export function toEdge({ target_id }) {
+  return Number(target_id) === SUBGRAPH_OUTPUT;
+}
+
+/**
  * What feeds an input: a node and the number of its output; null where nothing does.
  * @param {Node} node
  * @param {number} slot
@@ -40,7 +56,7 @@ export function originOf(node, slot, root) {
 function origin(graph, linkId, root) {
   const link = linkOf(graph, linkId);
   if (!link) return null;
-  if (link.origin_id === SUBGRAPH_INPUT) {
+  if (fromEdge(link)) {
     const outer = instanceOf(graph, root);
     return outer ? origin(outer.graph, outer.inputs?.[link.origin_slot]?.link, root) : null;
   }
@@ -49,6 +65,24 @@ function origin(graph, linkId, root) {
   if (!node.subgraph) return { node, slot: link.origin_slot };
   const inner = node.subgraph.outputs?.[link.origin_slot]?.linkIds?.[0];
   return origin(node.subgraph, inner, root);
+}
+
+/**
+ * The widget that a subgraph's node shows for an input inside it; null where there is none, or
+ * where a link feeds it.
+ * @param {Node} node
+ * @param {number} slot
+ * @param {Graph} root
+ * @returns {{name: string, value: any} | null}
+ */
+export function entryOf(node, slot, root) {
+  const link = linkOf(node.graph, node.inputs?.[slot]?.link);
+  const outer = link && fromEdge(link) ? instanceOf(node.graph, root) : null;
+  const input = outer?.inputs?.[link.origin_slot];
+  if (!input) return null;
+  if (linkOf(outer.graph, input.link)) return entryOf(outer, link.origin_slot, root);
+  const shown = input.widget?.name ?? input.name;
+  return outer.widgets?.find((/** @type {any} */ { name }) => name === shown) ?? null;
 }
 
 /**
@@ -73,7 +107,7 @@ export function targetsOf(node, slot, root) {
 function targets(graph, linkId, root) {
   const link = linkOf(graph, linkId);
   if (!link) return [];
-  if (link.target_id === SUBGRAPH_OUTPUT) {
+  if (toEdge(link)) {
     const outer = instanceOf(graph, root);
     return outer ? targetsOf(outer, link.target_slot, root) : [];
   }
@@ -106,6 +140,16 @@ export function nodesOf(graph, seen = new Set()) {
   seen.add(graph);
   const own = graph.nodes ?? graph._nodes ?? [];
   return own.flatMap((/** @type {Node} */ node) => [node, ...nodesOf(node.subgraph, seen)]);
+}
+
+/**
+ * Every node that is there, also of subgraphs that nothing stands for.
+ * @param {Graph} root
+ * @returns {Node[]}
+ */
+export function everyNode(root) {
+  const seen = new Set();
+  return [root, ...(root?.subgraphs?.values?.() ?? [])].flatMap((graph) => nodesOf(graph, seen));
 }
 
 /**
