@@ -10,6 +10,9 @@ export const FULL = 0.95;
 /** Where to put it: the first that is there. From newer to older frontends. */
 const PLACES = [".actionbar-container", ".comfyui-menu-right", ".comfyui-menu"];
 
+/** While the server does not answer, nobody knows. */
+const UNKNOWN = { used_bytes: null, total_bytes: null };
+
 /**
  * @param {number | null} used
  * @param {number | null} total
@@ -70,6 +73,7 @@ export class Badge {
         if (this.device) this.paint(report.telemetry[this.device].reading);
       },
       onTelemetry: (sample) => sample.device === this.device && this.paint(sample.reading),
+      onConnection: (state) => state === "reconnecting" && this.paint(UNKNOWN),
     });
   }
 

@@ -347,13 +347,17 @@ def test_the_panel_also_opens_at_the_bottom(graph: Editor) -> None:
 def test_a_server_that_is_killed_and_comes_back_is_followed_again(
     panel: Locator, graph: Editor, frontend: FrontendServer
 ) -> None:
+    badge = graph.page.locator(".vsup-badge")
+    badge.filter(has_text="GiB").wait_for()
     frontend.stop()
     panel.get_by_text("Reconnecting", exact=True).wait_for()
+    graph.page.locator(".vsup-badge[data-level='unknown']").wait_for()
     with graph.page.expect_response(
         lambda answer: "stream=1" in answer.url and answer.status == 200, timeout=60_000
     ):
         frontend.start()
     panel.get_by_text("Live", exact=True).wait_for(timeout=60_000)
+    badge.filter(has_text="GiB").wait_for()
     graph.problems.clear()  # what the frontend itself says of a server that was gone
 
 

@@ -115,6 +115,19 @@ test("nodes of a subgraph that was replaced let go, those that are there stay", 
   assert.equal(listeners.size, 2);
 });
 
+test("while the server is gone the line tells no free memory of before", () => {
+  const { graph, listeners, create } = world();
+  const made = create();
+  add(graph, made);
+  const [listener] = listeners;
+  const line = made.widgets.at(-1).element.children[0];
+  const reading = { free_bytes: 5 * 2 ** 30, total_bytes: 8 * 2 ** 30 };
+  listener.onSnapshot({ telemetry: { "cuda:0": { info: {}, reading } } });
+  assert.equal(line.textContent, "5.0 GiB free");
+  listener.onConnection("reconnecting");
+  assert.equal(line.textContent, "");
+});
+
 test("to probe all means the nodes in subgraphs too", async (context) => {
   context.mock.method(console, "warn", () => {});
   const { graph, nodes, create, told } = world();

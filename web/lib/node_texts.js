@@ -33,7 +33,7 @@ export const NODE_TEXTS = {
   convertToCore: "Convert VAE Decode Tiled (safe) to VAE Decode",
   convertAllToSafe: "VRAM: make all VAE Decode nodes safe",
   convertAllToCore: "VRAM: make all safe decode nodes core's again",
-  converted: "{count} nodes converted.",
+  converted: "Nodes converted: {count}.",
   convertedNone: "There is no such node to convert.",
-  convertKept: "{count} nodes stay: their report_json is in use.",
+  convertKept: "Nodes that stay, for their report_json is in use: {count}.",
 };

@@ -190,7 +190,14 @@ class Attached {
       onSnapshot: (report) => this.takeSnapshot(report),
       onTelemetry: (sample) => this.takeSample(sample),
       onDecode: (progress) => this.takeDecode(progress),
+      onConnection: (state) => state === "reconnecting" && this.forget(),
     });
+  }
+
+  /** While the server does not answer, what is free is not known. */
+  forget() {
+    this.known.reading = null;
+    this.show();
   }
 
   release() {
