@@ -136,7 +136,7 @@ def run_job(supervisor: Supervisor, card: Simulated, name: str) -> None:
     wait_for_samples(supervisor, 6)
 
 
-def test_the_panel_the_badge_and_the_nodes(
+def test_pictures_of_the_panel_the_badge_and_the_nodes(
     browser: Browser, scene: tuple[FrontendServer, Simulated]
 ) -> None:
     server, card = scene
