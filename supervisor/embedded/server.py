@@ -73,7 +73,7 @@ def build_app(
     streams = add_routes(routes, supervisor, versions=versions or embedded_versions())
     _add_decode_routes(routes, jobs)
     app.add_routes(routes)
-    app.add_routes(_api_twins(routes))
+    app.add_routes(api_twins(routes))
     app.add_routes([web.get("/", _page_file("index.html"))])
     app.add_routes([web.get(f"/{name}", _page_file(name)) for name in _PAGE_FILES])
     app.router.add_static("/web/", _WEB)
@@ -104,7 +104,7 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _api_twins(routes: web.RouteTableDef) -> list[web.RouteDef]:
+def api_twins(routes: web.RouteTableDef) -> list[web.RouteDef]:
     """The same routes under ``/api``, as ComfyUI adds them."""
     return [
         web.route(route.method, f"/api{route.path}", route.handler)

@@ -65,7 +65,7 @@ class DecodeBoard:
         clock: time.
         positions: which job and node run.
         used_bytes: what is used on a device now, by everybody; None where not known.
-        listener: told of changes, on the decoding thread or the one that calls ``catch_up``, with
+        listener: told of changes, on the decoding thread or the one that calls ``sampled``, with
             a lock held: it must neither block nor ask the board.
     """
 

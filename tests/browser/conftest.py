@@ -4,14 +4,12 @@ really samples."""
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
 from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
 from fake_nvml.build import build, find_compiler
-from support.comfy_frontend import VUE, Editor, opened
+from support.comfy_frontend import CHROMIUM, FLAGS, VUE, Editor, opened
 from support.frontend_packages import NEWEST, OLDEST, static_files
 from support.frontend_server import FrontendServer
 from support.http_world import CPU, GPU, ListHistory, NoCounter
@@ -29,17 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from playwright.sync_api import Browser, Page
-
-# The Chromium and the flags that work in a container without a display or a network.
-CHROMIUM_FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 
 
 class ClimbingProbe:
@@ -70,20 +57,13 @@ class ClimbingProbe:
         pass
 
 
-def chromium_path() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    return os.environ.get("CHROMIUM_PATH") or found
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    path = chromium_path()
-    if path is None:
+    if CHROMIUM is None:
         pytest.skip("no Chromium on this machine (set CHROMIUM_PATH)")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
 
@@ -91,7 +71,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def own_browser(browser: Browser) -> Iterator[Browser]:
     """One whose processes no other page shares."""
-    own = browser.browser_type.launch(executable_path=chromium_path(), args=CHROMIUM_FLAGS)
+    own = browser.browser_type.launch(executable_path=CHROMIUM, args=FLAGS)
     yield own
     own.close()
 
@@ -204,3 +184,10 @@ def graph(editor: Editor) -> Iterator[Editor]:
     editor.clear()
     yield editor
     assert editor.problems == []
+
+
+@pytest.fixture
+def buttons(editor: Editor) -> None:
+    """The first Vue nodes drew no elements of extensions: there the commands are what is left."""
+    if editor.name == (OLDEST, "vue"):
+        pytest.skip(f"Vue nodes of frontend {OLDEST} show no elements of extensions")

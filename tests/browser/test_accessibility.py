@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.frontend_packages import OLDEST
 
 from vram_supervisor.supervisor.jobs.decodes import Pictures
 from vram_supervisor.supervisor.types import Plan
@@ -76,9 +75,7 @@ def test_the_badge(themed: Editor) -> None:
     assert violations(themed, ".vsup-badge") == []
 
 
-def test_buttons_and_line_of_a_node(themed: Editor) -> None:
-    if themed.name == (OLDEST, "vue"):
-        pytest.skip(f"Vue nodes of frontend {OLDEST} show no elements of extensions")
+def test_buttons_and_line_of_a_node(themed: Editor, buttons: None) -> None:
     themed.add("IAMCCS_HwSupporter")
     themed.page.get_by_role("button", name="Probe HW & Apply").wait_for()
     assert violations(themed, ".vsup-node") == []

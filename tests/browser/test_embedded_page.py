@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.page_server import PageServer, wait_for_samples
+from support.page_server import PageServer, set_visibility, wait_for_samples
 
 from vram_supervisor.supervisor.embedded.decode_job import DecodeJobs
 from vram_supervisor.supervisor.service import build_supervisor
@@ -21,17 +21,6 @@ pytestmark = pytest.mark.browser
 LIVE = "#connection[data-state='live']"
 GPU_CARD = "[data-device='cuda:0']"
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
-
-
-def set_visibility(page: Page, state: str) -> None:
-    """What the browser does when the tab goes to the back or the front."""
-    page.evaluate(
-        """state => {
-          Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
-          document.dispatchEvent(new Event("visibilitychange"));
-        }""",
-        state,
-    )
 
 
 def text(page: Page, selector: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.frontend_nodes import CORE, object_info
 from support.frontend_packages import OLDEST
-from support.page_server import wait_for_samples
+from support.page_server import set_visibility, wait_for_samples
 
 from vram_supervisor.supervisor.jobs.decodes import Pictures
 from vram_supervisor.supervisor.types import Plan
@@ -32,30 +32,12 @@ WITH_BUTTONS = (
 PATIENT_SAMPLES = 100
 """So long may it take until the server knows that a page left: some seconds."""
 OURS = sorted(set(object_info()) - set(CORE))
-HIDE = """
-(state) => {
-  Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
-  document.dispatchEvent(new Event("visibilitychange"));
-}
-"""
-
-
-@pytest.fixture
-def buttons(editor: Editor) -> None:
-    """The first Vue nodes drew no elements of extensions: there the commands are what is left."""
-    if editor.name == (OLDEST, "vue"):
-        pytest.skip(f"Vue nodes of frontend {OLDEST} show no elements of extensions")
 
 
 @pytest.fixture
 def panel(graph: Editor) -> Iterator[Locator]:
-    """The panel in the sidebar, live."""
-    graph.run("VramSupervisor.ShowPanel")
-    found = graph.page.get_by_role("region", name="VRAM supervisor")
-    found.get_by_text("Live", exact=True).wait_for()
-    yield found
-    graph.run("Workspace.ToggleSidebarTab.vram-supervisor")
-    found.wait_for(state="detached")
+    with graph.panel() as found:
+        yield found
 
 
 def test_it_starts_without_an_error_of_ours(editor: Editor) -> None:
@@ -389,10 +371,10 @@ def test_a_hidden_page_asks_for_nothing_and_a_shown_one_goes_on(
     panel: Locator, graph: Editor, frontend: FrontendServer
 ) -> None:
     page = graph.page
-    page.evaluate(HIDE, "hidden")
+    set_visibility(page, "hidden")
     expect_silence(frontend)
     with page.expect_response(lambda answer: "hw_probe" in answer.url):
-        page.evaluate(HIDE, "visible")
+        set_visibility(page, "visible")
     panel.get_by_text("Live", exact=True).wait_for()
 
 

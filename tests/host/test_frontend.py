@@ -99,13 +99,8 @@ def test_core_decodes_become_safe_and_one_undo_takes_it_back(graph):
 
 @pytest.fixture
 def panel(graph):
-    """The panel in the sidebar, live."""
-    graph.run("VramSupervisor.ShowPanel")
-    found = graph.page.get_by_role("region", name="VRAM supervisor")
-    found.get_by_text("Live", exact=True).wait_for()
-    yield found
-    graph.run("Workspace.ToggleSidebarTab.vram-supervisor")
-    found.wait_for(state="detached")
+    with graph.panel() as found:
+        yield found
 
 
 def test_the_panel_shows_devices_and_a_job_with_its_decode(panel, comfy, salt):

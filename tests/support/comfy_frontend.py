@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import contextmanager, nullcontext
 
-CHROMIUM = next(
+CHROMIUM = os.environ.get("CHROMIUM_PATH") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-FLAGS = (
+FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run",
-)  # fmt: skip
+]  # fmt: skip
+"""They work in a container without a display or a network."""
 READY = "() => (window.app ?? window.comfyAPI?.app?.app)?.extensionManager !== undefined"
 REGISTERED = "() => window.LiteGraph?.registered_node_types?.IAMCCS_HwSupporter"
 PATIENCE_MS = 120_000
@@ -127,6 +129,16 @@ class Editor:
             self.page.get_by_role("button", name=name).nth(nth).click()
         return heard.value.json()
 
+    @contextmanager
+    def panel(self):
+        """The panel in the sidebar, live."""
+        self.run("VramSupervisor.ShowPanel")
+        found = self.page.get_by_role("region", name="VRAM supervisor")
+        found.get_by_text("Live", exact=True).wait_for()
+        yield found
+        self.run("Workspace.ToggleSidebarTab.vram-supervisor")
+        found.wait_for(state="detached")
+
     def settled(self):
         """The first workflow is there: what is added before is thrown away."""
         self.page.locator(".vsup-badge").wait_for()
@@ -176,7 +188,7 @@ def _chromium():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
 

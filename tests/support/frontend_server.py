@@ -7,31 +7,27 @@ settings, and the cleanup over a scripted card.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSMsgType, web
 from support.card_world import Card, Patcher
 from support.frontend_nodes import object_info
+from support.page_server import ThreadedServer
 
 from vram_supervisor.nodes.host.cleanup_route import Cleaner, JobGate, add_cleanup_route
 from vram_supervisor.nodes.host.evicting import DeviceUse
 from vram_supervisor.nodes.host.memory import HostMemory
 from vram_supervisor.nodes.host.preferences import PreferenceBook
 from vram_supervisor.nodes.host.settings_route import add_settings_route
+from vram_supervisor.supervisor.embedded.server import api_twins
 from vram_supervisor.supervisor.http.routes import add_routes
 from vram_supervisor.supervisor.types import JobPosition
 from vram_supervisor.supervisor.units import GiB, MiB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from aiohttp.typedefs import Handler, Middleware
+    from aiohttp.typedefs import Handler
 
     from vram_supervisor.supervisor.service import Supervisor
 
@@ -79,72 +75,30 @@ class Queue:
         return {}
 
 
-class FrontendServer:
-    """On a port of its own; it can be stopped and started again there. Counts requests."""
+class FrontendServer(ThreadedServer):
+    """Stopped, it breaks every connection off, as when ComfyUI is killed."""
 
     def __init__(self, version: str, static: Path, supervisor: Supervisor, folder: Path) -> None:
+        super().__init__(self._app, shutdown_s=0)
         self.version, self.static, self.supervisor = version, static, supervisor
         self.book = PreferenceBook(folder / "settings.json", {})
         self.settings: dict[str, Any] = {"Comfy.TutorialCompleted": True}
         self.userdata: dict[str, str] = {}
         self.queue = Queue()
         self.card = Card(24 * GiB, Patcher("Flux", 6 * GiB), tensors=2 * GiB)
-        self.requests: Counter[str] = Counter()
-        self.port = 0
-        self._thread: threading.Thread | None = None
-        self._stop: Callable[[], None] = lambda: None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)))
-        self._thread.start()
-        assert ready.wait(20), "the server did not start"
-
-    def stop(self) -> None:
-        """Every connection breaks off, as when ComfyUI is killed."""
-        if self._thread is not None:
-            self._stop()
-            self._thread.join(20)
-            assert not self._thread.is_alive(), "the server did not stop"
-            self._thread = None
-
-    @contextmanager
-    def counted(self) -> Iterator[Counter[str]]:
-        """The requests of a while."""
-        before = Counter(self.requests)
-        found: Counter[str] = Counter()
-        yield found
-        found.update(self.requests - before)
-
-    async def _serve(self, ready: threading.Event) -> None:
-        runner = web.AppRunner(self._app(), shutdown_timeout=0)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True).start()
-        self.port = runner.addresses[0][1]
-        stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        self._stop = lambda: loop.call_soon_threadsafe(stopped.set)
-        ready.set()
-        await stopped.wait()
-        await runner.cleanup()
-
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[self._counting()])
+        app = web.Application()
         routes = web.RouteTableDef()
         streams = add_routes(routes, self.supervisor, versions={"comfyui": "0.33.0"})
         add_settings_route(routes, self.book)
         add_cleanup_route(routes, self._cleaner())
         self._add_host(routes)
-        twins = [
-            web.route(route.method, f"/api{route.path}", route.handler)
-            for route in routes
-            if isinstance(route, web.RouteDef)
-        ]
-        app.add_routes([*routes, *twins])
+        app.add_routes([*routes, *api_twins(routes)])
         app.router.add_static(PACK, WEB)
         app.router.add_get("/", self._index)
         app.router.add_static("/", self.static)
@@ -207,14 +161,6 @@ class FrontendServer:
         name = request.match_info["file"]
         self.userdata[name] = await request.text()
         return web.json_response({"path": name, "size": 0, "modified": 0, "created": 0})
-
-    def _counting(self) -> Middleware:
-        @web.middleware
-        async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
-            self.requests[request.path] += 1
-            return await handler(request)
-
-        return count
 
 
 def _answering(answer: object) -> Handler:

@@ -1,4 +1,4 @@
-"""The embedded host on a thread of its own, for tests that drive a browser."""
+"""Servers on a thread of their own, for tests that drive a browser; the embedded host is one."""
 
 from __future__ import annotations
 
@@ -15,29 +15,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp.typedefs import Handler, Middleware
+    from playwright.sync_api import Page
 
     from vram_supervisor.supervisor.embedded.decode_job import DecodeJobs
     from vram_supervisor.supervisor.service import Supervisor
 
 
-class PageServer:
-    """Serves the page on one port; it can be stopped and started again. Counts requests."""
+class ThreadedServer:
+    """On a port of its own; it can be stopped and started again there. Counts requests."""
 
-    def __init__(self, supervisor: Supervisor, jobs: DecodeJobs) -> None:
-        self.supervisor = supervisor
-        self.jobs = jobs
+    def __init__(self, make_app: Callable[[], web.Application], shutdown_s: float = 60.0) -> None:
+        self._make_app, self._shutdown_s = make_app, shutdown_s
         self.requests: Counter[str] = Counter()
         self.port = 0
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], None] = lambda: None
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
-
     def start(self) -> None:
         ready = threading.Event()
-        app = build_app(self.supervisor, self.jobs)
+        app = self._make_app()
         app.middlewares.append(self._counting())
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(app, ready)))
         self._thread.start()
@@ -51,7 +47,7 @@ class PageServer:
             self._thread = None
 
     async def _serve(self, app: web.Application, ready: threading.Event) -> None:
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, shutdown_timeout=self._shutdown_s)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True).start()
         self.port = runner.addresses[0][1]
@@ -69,6 +65,29 @@ class PageServer:
             return await handler(request)
 
         return count
+
+
+class PageServer(ThreadedServer):
+    """Serves the embedded page."""
+
+    def __init__(self, supervisor: Supervisor, jobs: DecodeJobs) -> None:
+        super().__init__(lambda: build_app(supervisor, jobs))
+        self.supervisor, self.jobs = supervisor, jobs
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+
+def set_visibility(page: Page, state: str) -> None:
+    """What the browser does when the tab goes to the back or the front."""
+    page.evaluate(
+        """state => {
+          Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        state,
+    )
 
 
 def wait_for_samples(supervisor: Supervisor, count: int) -> None:
