@@ -30,6 +30,10 @@ NOTHING_KNOWN: Final = (
     "What comes next needs no room that is known: nothing does, or its loader has still to run. "
     "Models stayed, garbage was collected."
 )
+LEAVING: Final = (
+    "DynamicVRAM streams weights: they leave page by page as memory is needed and not before, "
+    "first what the queue needs last: {}."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,8 @@ def clean_for_next(
     next_one = coming(memory, values, latent, vae)
     if next_one is None:
         return None
-    return memory.make_room(next_one.room_bytes, next_one.device, *next_one.patchers)
+    done = memory.make_room(next_one.room_bytes, next_one.device, *next_one.patchers)
+    return replace(done, leaving=memory.leave_in_order(next_one.device, *next_one.patchers))
 
 
 def coming(
@@ -121,7 +126,10 @@ def tell(report: Report, done: Eviction | None) -> None:
     report.effective["eviction"] = None if done is None else done.as_dict()
     if done is None:
         report.notes.append(NOTHING_KNOWN)
-    elif not done.reached:
+        return
+    if done.leaving:
+        report.notes.append(LEAVING.format(" then ".join(done.leaving)))
+    if not done.reached:
         report.warnings.append(f"Not all the memory came free: {done.line()}")
 
 
@@ -135,22 +143,27 @@ def _room_for(
         return None
     device: Any = _device(moving[0], "load")
     together = tuple(each for each in moving if _device(each, "load") == device)
-    return Coming(device, together, _room_bytes(memory, together, latent, vae))
+    return Coming(device, together, _room_bytes(memory, device, together, latent, vae))
 
 
 def _device(patcher: object, which: str) -> object:
     return getattr(patcher, f"{which}_device", None)
 
 
-def _room_bytes(memory: HostMemory, patchers: Sequence[object], latent: object, vae: object) -> int:
+def _room_bytes(
+    memory: HostMemory,
+    device: torch.device,
+    patchers: Sequence[object],
+    latent: object,
+    vae: object,
+) -> int:
     distinct = list({id(base_of(each)): each for each in patchers}.values())
     missing = sum(memory.missing_weights_bytes(each) for each in distinct)
     work = max((_work_bytes(each, latent, vae) for each in distinct), default=0)
     if all(is_streamed(each) for each in distinct):
-        # They come in page by page, and others leave as far as each page needs it: on an H200
-        # fewer came back so (107 % of the least there can be) than with room made in advance
-        # (145 %).
-        return work
+        # Their pages take the room they need from others', one by one. Made in advance it is
+        # always too much: estimates of work are, and the host's of a streamed model above all.
+        return 0 if memory.pages_leave_for_tensors(device) else work
     return int(missing * LOADING_MARGIN) + memory.inference_bytes(work)
 
 

@@ -219,13 +219,19 @@ class Run:
         before = model.loaded_size()
         work_bytes = self.place.work_bytes
         self.host.management.load_models_gpu([model], memory_required=work_bytes)
-        work = torch.empty(work_bytes, dtype=torch.uint8, device=self.place.device)
+        work = self.allocate(work_bytes)
         values = torch.ones((1, self.place.layer_edge), dtype=torch.bfloat16)
         model.model(values.to(self.place.device))
         self.host.synchronize()
         del work
         LOADS.append((type(model.model).__name__, max(0, model.loaded_size() - before)))
         return (latent,)
+
+    def allocate(self, size_bytes: int) -> object:
+        """Memory that is held as long as what this gives."""
+        import torch  # noqa: PLC0415
+
+        return torch.empty(size_bytes, dtype=torch.uint8, device=self.place.device)
 
 
 class End:

@@ -131,6 +131,7 @@ class Eviction:
     Attributes:
         asked_bytes: what was to be free.
         left: models that left, the first to leave first.
+        leaving: streamed ones that leave once memory is needed, the first to leave first.
         held: who holds the device where that was not reached, else nobody.
         waited_s: how long the memory took to be back after the models had left.
         slack_bytes: so much less counts as reached: where all was asked for and not what some
@@ -145,6 +146,7 @@ class Eviction:
     held: tuple[Holder, ...] = ()
     waited_s: float = 0.0
     slack_bytes: int = 0
+    leaving: tuple[str, ...] = ()
 
     @property
     def freed_bytes(self) -> int:
@@ -166,6 +168,7 @@ class Eviction:
             "freed_bytes": self.freed_bytes,
             "reached": self.reached,
             "left": [each.as_dict() for each in self.left],
+            "leaving_as_needed": list(self.leaving),
             "still_held": [each.as_dict() for each in self.held],
             "waited_s": round(self.waited_s, 3),
         }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...supervisor.jobs.eviction import needed_again_bytes
 from .evicting import DeviceUse, Eviction, Recovery, distinct, leaving_bytes, make_room, resident_of
+from .leaving_order import leave_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,6 +122,16 @@ class HostMemory:
         """The same, and what came of it: models leave in order of their next use, and only as
         much of them as is missing."""
         return make_room(self, needed_bytes, device, keep)
+
+    def leave_in_order(self, device: torch.device, *keep: object | None) -> tuple[str, ...]:
+        """Have streamed models give up their pages in order of their next use, once memory is
+        needed. Returns who has pages there, the first to leave first."""
+        return leave_in_order(self, device, keep)
+
+    def pages_leave_for_tensors(self, device: torch.device) -> bool:
+        """Whether streamed weights make way for what torch allocates: comfy-aimdo sees the
+        allocations of torch's pools, not those of expandable segments."""
+        return self.dynamic() and _hooked(device) is not None
 
     def load(self, patcher: object, needed_bytes: int, *, entirely: bool = False) -> None:
         """Load a model, evicting others until ``needed_bytes`` are free beside its weights.
@@ -236,18 +247,27 @@ class HostMemory:
 
 
 def _hooked_bytes(name: str) -> int:
-    """What of torch's memory comfy-aimdo has counted: live tensors where the driver keeps the
-    pool, whole segments where torch does; expandable segments take another way."""
+    """What of torch's memory comfy-aimdo has counted."""
+    import torch
+
+    device = torch.device(name)
+    counted = _hooked(device)
+    return 0 if counted is None else int(counted(device))
+
+
+def _hooked(device: torch.device) -> Callable[[torch.device], int] | None:
+    """What counts the memory that passes comfy-aimdo's hooks: live tensors where the driver keeps
+    the pool, whole segments where torch does. None for expandable segments: they take another
+    way."""
     import torch
 
     from .device_facts import allocator_name
 
-    device = torch.device(name)
-    counted = {
+    counters = {
         "cudaMallocAsync": torch.cuda.memory_allocated,
         "native": torch.cuda.memory_reserved,
-    }.get(allocator_name(device))
-    return 0 if counted is None else int(counted(device))
+    }
+    return counters.get(allocator_name(device))
 
 
 def _holds(loaded: object, patcher: object | None) -> bool:

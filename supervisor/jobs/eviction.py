@@ -64,6 +64,12 @@ def victims(residents: Sequence[Resident], missing_bytes: int) -> tuple[Victim, 
     return tuple(chosen)
 
 
+def leaving_order(residents: Sequence[Resident]) -> tuple[int, ...]:
+    """Indices of the residents, the first to leave first, where how much will be wanted is not
+    known yet. Those needed at the same time keep their order."""
+    return tuple(sorted(range(len(residents)), key=lambda i: _nearness(residents[i].next_use)))
+
+
 def needed_again_bytes(residents: Iterable[Resident]) -> int:
     """How much of them is loaded again after they left; what is not known counts as needed."""
     return sum(each.loaded_bytes for each in residents if each.next_use != NEVER)

@@ -8,7 +8,8 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
-from fake_nvml.build import build, find_compiler
+from fake_nvml.build import build
+from support.c_library import find_compiler
 from support.comfy_frontend import CHROMIUM, FLAGS, VUE, Editor, opened
 from support.frontend_packages import NEWEST, OLDEST, static_files
 from support.frontend_server import FrontendServer

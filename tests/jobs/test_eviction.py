@@ -9,6 +9,7 @@ from vram_supervisor.supervisor.jobs.eviction import (
     NEVER,
     Resident,
     Victim,
+    leaving_order,
     needed_again_bytes,
     victims,
 )
@@ -85,6 +86,27 @@ def test_who_leaves(sentence, missing, residents, leave):
 
 def test_victims_are_told_by_their_place():
     assert victims([Resident("a", 3, 1), Resident("a", 3, 2)], 2) == (Victim(1, 2),)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "residents", "order"),
+    [
+        ("nobody is there", [], ""),
+        (
+            "never, then unknown, then the farthest",
+            [Resident("a", 9, 2), Resident("b", 9), Resident("c", 9, 7), Resident("d", 9, NEVER)],
+            "dbca",
+        ),
+        (
+            "sizes do not count where nobody knows how much will be wanted",
+            [Resident("a", 9, NEVER), Resident("b", 1, NEVER), Resident("c", 0, 8)],
+            "abc",
+        ),
+        ("what is needed now is the last", [Resident("a", 9, 0), Resident("b", 9, 1)], "ba"),
+    ],
+)
+def test_who_is_the_first_to_leave(sentence, residents, order):
+    assert "".join(residents[index].name for index in leaving_order(residents)) == order, sentence
 
 
 def test_what_nobody_knows_counts_as_needed_again():

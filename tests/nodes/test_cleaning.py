@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from support.card_world import GPU, Card, Patcher  # noqa: E402
+from support.card_world import GPU, Card, Pages, Patcher  # noqa: E402
 
 from vram_supervisor.nodes.cleaning import (  # noqa: E402
     clean_all,
@@ -15,6 +15,7 @@ from vram_supervisor.nodes.cleaning import (  # noqa: E402
     coming,
     tell,
 )
+from vram_supervisor.nodes.host.memory import HostMemory  # noqa: E402
 from vram_supervisor.nodes.host.model_links import Reached  # noqa: E402
 from vram_supervisor.nodes.host.next_use import Uses  # noqa: E402
 from vram_supervisor.nodes.report import Report  # noqa: E402
@@ -99,12 +100,39 @@ def test_several_models_of_one_step_are_loaded_together():
     assert coming(card.memory, (), None).room_bytes == (121 + 50) * MiB
 
 
-@pytest.mark.parametrize(("control_is_dynamic", "room"), [(True, 0), (False, (121 + 50) * MiB)])
-def test_streamed_weights_make_their_own_room(control_is_dynamic, room):
+@pytest.mark.parametrize(
+    ("sentence", "control_is_dynamic", "seen", "room"),
+    [
+        ("pages leave for pages and for tensors", True, True, 0),
+        ("pages leave for pages: what the work takes is asked for", True, False, 80),
+        ("weights that come as a whole need room in advance", False, True, 121 + 80 + 20),
+    ],
+)
+def test_streamed_weights_make_their_own_room(
+    monkeypatch, sentence, control_is_dynamic, seen, room
+):
+    monkeypatch.setattr(HostMemory, "pages_leave_for_tensors", lambda memory, device: seen)
     model = Patcher("Model", 0, missing=100 * MiB, dynamic=True)
+    model.model.memory_required = "the host's models have it"
+    model.memory_required = lambda shape: shape[0] * shape[2] * MiB
     control = Patcher("Control", 0, missing=10 * MiB, dynamic=control_is_dynamic)
     card = Card(1000 * MiB, model, control, uses=needed((model, control)))
-    assert coming(card.memory, (), None).room_bytes == room
+    assert coming(card.memory, (), latent(1, 4, 40, 40)).room_bytes == room * MiB, sentence
+
+
+def test_streamed_models_leave_as_memory_is_needed_and_the_report_says_in_which_order(monkeypatch):
+    monkeypatch.setattr(HostMemory, "pages_leave_for_tensors", lambda memory, device: True)
+    names = ("Next", "Soon", "Late")
+    models, order = [Patcher(name, 300 * MiB, dynamic=True) for name in names], []
+    for each in models:
+        each.model.dynamic_vbars = {GPU: Pages(type(each.model).__name__, order)}
+    card, report = Card(1000 * MiB, *models, uses=needed(*models)), Report()
+    tell(report, clean_for_next(card.memory))
+    assert order == ["Late", "Soon", "Next"]
+    assert [each.loaded for each in models] == [300 * MiB] * 3
+    assert report.effective["eviction"]["leaving_as_needed"] == ["Late", "Soon"]
+    assert report.notes[0].endswith("first what the queue needs last: Late then Soon.")
+    assert report.warnings == []
 
 
 def test_room_for_a_model_that_is_still_to_be_made_is_not_guessed():

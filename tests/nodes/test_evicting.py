@@ -171,6 +171,7 @@ def test_a_report_says_asked_freed_and_who_holds():
         "freed_bytes": 300 * MiB,
         "reached": False,
         "left": [{"name": "A", "freed_bytes": 300 * MiB, "next_use": "in 4 node runs"}],
+        "leaving_as_needed": [],
         "still_held": [],
         "waited_s": 0.0,
     }

@@ -85,15 +85,15 @@ def test_what_torchs_cpu_allocator_really_says_is_known():
 
 
 @pytest.mark.parametrize(
-    ("sentence", "allocator", "expected"),
+    ("sentence", "allocator", "expected", "seen"),
     [
-        ("the driver's pool: live tensors were counted", "cudaMallocAsync", 60),
-        ("torch's own pool: whole segments were", "native", 30),
-        ("expandable segments were not", "expandable", 100),
+        ("the driver's pool: live tensors were counted", "cudaMallocAsync", 60, True),
+        ("torch's own pool: whole segments were", "native", 30, True),
+        ("expandable segments were not", "expandable", 100, False),
     ],
 )
 def test_streamed_weights_are_what_the_hooks_counted_beside_torch(
-    monkeypatch, sentence, allocator, expected
+    monkeypatch, sentence, allocator, expected, seen
 ):
     import vram_supervisor.nodes.host.device_facts as facts
 
@@ -108,8 +108,10 @@ def test_streamed_weights_are_what_the_hooks_counted_beside_torch(
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70)
     memory = host()
     assert memory.outside_torch_bytes("cuda:0") == expected
+    assert memory.pages_leave_for_tensors(GPU) is seen
     assert memory.outside_torch_bytes("cpu") is None
     control.devctxs = [1, 2]
     assert memory.outside_torch_bytes("cuda:0") is None
     comfy.memory_management.aimdo_enabled = False
     assert memory.outside_torch_bytes("cuda:0") is None
+    assert memory.pages_leave_for_tensors(GPU) is False

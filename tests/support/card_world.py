@@ -13,6 +13,18 @@ GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 LAYER = 10 * MiB
 
 
+class Pages:
+    """A streamed model's pages; ``order`` is comfy-aimdo's list, the first to leave first."""
+
+    def __init__(self, name, order):
+        self.name, self.order = name, order
+        order.append(name)
+
+    def deprioritize(self):
+        self.order.remove(self.name)
+        self.order.insert(0, self.name)
+
+
 class Patcher:
     """A model of layers that leave and come one by one."""
 

@@ -9,7 +9,8 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
-from fake_nvml.build import build, find_compiler
+from fake_nvml.build import build
+from support.c_library import find_compiler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
