@@ -28,6 +28,8 @@ WEIGHTS: Final[dict[str, list[Any]]] = {}
 share any: the host pins them in memory."""
 LOADS: Final[list[tuple[str, int]]] = []
 """Bytes of weights each run of a node brought onto the card, by model."""
+GPU_STREAMS: Final = 2
+"""Through so many the host streams layers that did not fit, on NVIDIA GPUs."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,8 @@ class End:
 @contextmanager
 def made_up_card(management: Any, device: torch.device, free_bytes: int) -> Generator[None]:  # noqa: ANN401
     """To try the bench without a GPU: ``device`` is system memory under another name, and what is
-    free there is ``free_bytes`` less what the bench's models hold.
+    free there is ``free_bytes`` less what the bench's models hold. Buffers are counted as for a
+    GPU's streams.
 
     The host's list of loaded models does not do: a model is not in it while it is loaded again.
     """
@@ -271,6 +274,7 @@ def made_up_card(management: Any, device: torch.device, free_bytes: int) -> Gene
     with (
         mock.patch.object(management, "get_free_memory", free_memory),
         mock.patch.object(management, "unload_all_models", unload_all),
+        mock.patch.object(management, "NUM_STREAMS", GPU_STREAMS, create=True),
     ):
         yield
 

@@ -313,13 +313,20 @@ def unload(management: Any, loaded: Any, wanted_bytes: int) -> int:
 
     Streamed models (DynamicVRAM) stay in the host's list with their copies in system memory:
     unloading them as a whole would throw those away, too, and they would come from disk again.
+
+    Others are asked for a byte first: with the first layers of a model that leave, the host frees
+    buffers to stream them through, three layers more, which count towards the rest then.
     """
     patcher = loaded.model
     before = _size(patcher, "loaded_size")
     if is_streamed(patcher):
         patcher.partially_unload(patcher.offload_device, wanted_bytes)
         return max(0, before - _size(patcher, "loaded_size"))
-    if loaded.model_unload(wanted_bytes):
+    has_left = False
+    if wanted_bytes < before:
+        has_left = loaded.model_unload(1)
+        wanted_bytes -= before - _size(patcher, "loaded_size")
+    if has_left or (wanted_bytes > 0 and loaded.model_unload(wanted_bytes)):
         models: list[object] = management.current_loaded_models
         models[:] = [each for each in models if each is not loaded]
     return max(0, before - _size(patcher, "loaded_size"))

@@ -27,6 +27,23 @@ def test_what_is_needed_last_leaves_and_only_as_much_as_is_missing():
     assert done.freed_bytes == 160 * MiB
 
 
+def test_what_the_host_frees_for_its_buffers_counts_towards_the_rest():
+    model = Patcher("A", 400 * MiB, buffers=3)
+    card = Card(1000 * MiB, model, uses=uses_of(A=1))
+    assert left(card.memory.make_room(700 * MiB, GPU)) == {"A": 100}
+    model = Patcher("A", 400 * MiB, buffers=3)
+    card = Card(1000 * MiB, model, uses=uses_of(A=1))
+    assert left(card.memory.make_room(615 * MiB, GPU)) == {"A": 40}, "no less can leave"
+    assert model.asked == [1]
+
+
+def test_a_model_that_leaves_as_a_whole_is_not_taken_to_pieces_before():
+    model = Patcher("A", 400 * MiB)
+    card = Card(1000 * MiB, model, uses=uses_of(A=1))
+    assert left(card.memory.make_room(1000 * MiB, GPU)) == {"A": 400}
+    assert (model.asked, card.loaded()) == ([], [])
+
+
 def test_nobody_leaves_where_there_is_room():
     card = Card(1000 * MiB, Patcher("A", 400 * MiB))
     done = card.memory.make_room(600 * MiB, GPU)

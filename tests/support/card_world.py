@@ -26,14 +26,18 @@ class Pages:
 
 
 class Patcher:
-    """A model of layers that leave and come one by one."""
+    """A model of layers that leave and come one by one; with the first of them leave ``buffers``
+    more, to stream those that left."""
 
-    def __init__(self, name, loaded, *, missing=0, dynamic=False, offload=CPU, base=None):
+    def __init__(
+        self, name, loaded, *, missing=0, dynamic=False, offload=CPU, base=None, buffers=0
+    ):
         self.model = base or type(name, (Base,), {})()
         self.load_device, self.offload_device = GPU, offload
         self.size, self.loaded, self.dynamic = loaded + missing, loaded, dynamic
         self.asked = []
         self.copies_in_ram = dynamic
+        self.buffers = buffers
 
     def model_size(self):
         return self.size
@@ -46,7 +50,9 @@ class Patcher:
 
     def partially_unload(self, device, wanted):
         self.asked.append(wanted)
-        freed = min(self.loaded, -(-wanted // LAYER) * LAYER)
+        layers = -(-wanted // LAYER) + self.buffers
+        self.buffers = 0
+        freed = min(self.loaded, layers * LAYER)
         self.loaded -= freed
         return freed
 
