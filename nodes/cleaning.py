@@ -31,8 +31,8 @@ NOTHING_KNOWN: Final = (
     "Models stayed, garbage was collected."
 )
 LEAVING: Final = (
-    "DynamicVRAM streams weights: they leave page by page as memory is needed and not before, "
-    "first what the queue needs last: {}."
+    "DynamicVRAM streams weights: more of them leaves page by page, once memory is needed, first "
+    "what the queue needs last: {}."
 )
 
 
@@ -161,9 +161,11 @@ def _room_bytes(
     missing = sum(memory.missing_weights_bytes(each) for each in distinct)
     work = max((_work_bytes(each, latent, vae) for each in distinct), default=0)
     if all(is_streamed(each) for each in distinct):
-        # Their pages take the room they need from others', one by one. Made in advance it is
-        # always too much: estimates of work are, and the host's of a streamed model above all.
-        return 0 if memory.pages_leave_for_tensors(device) else work
+        # Pages and tensors take the room they need from others' pages, one by one. Made in advance
+        # it is too much: estimates of work are, and the host's of a streamed model above all. But
+        # decoders of other packs choose their tiles by what is free.
+        decodes = any(_is_of(vae, each) for each in distinct)
+        return work if decodes or not memory.pages_leave_for_tensors(device) else 0
     return int(missing * LOADING_MARGIN) + memory.inference_bytes(work)
 
 
@@ -173,11 +175,15 @@ def _work_bytes(patcher: Any, latent: object, vae: Any) -> int:
     shape = getattr(samples, "shape", None)
     if shape is None:
         return 0
-    if vae is not None and base_of(getattr(vae, "patcher", None)) is base_of(patcher):
+    if _is_of(vae, patcher):
         return _decoding_bytes(vae, tuple(shape))
     if not hasattr(base_of(patcher), "memory_required"):
         return 0
     return int(patcher.memory_required([shape[0] * CONDITIONS, *shape[1:]]))
+
+
+def _is_of(vae: object, patcher: object) -> bool:
+    return vae is not None and base_of(getattr(vae, "patcher", None)) is base_of(patcher)
 
 
 def _decoding_bytes(vae: Any, shape: tuple[int, ...]) -> int:

@@ -86,13 +86,18 @@ class Steps:
         import torch  # noqa: PLC0415
 
         piece_bytes = int(self.place.work_bytes * share) // PIECES
-        device = self.place.device
-        kept = [torch.zeros(piece_bytes, dtype=torch.uint8, device=device) for _ in range(PIECES)]
+        kept = [self.allocate(piece_bytes) for _ in range(PIECES)]
         values = torch.ones((1, self.place.layer_edge), dtype=torch.bfloat16)
-        model.model(values.to(device))
+        model.model(values.to(self.place.device))
         self.host.synchronize()
         self.course.used.append(self.outside.used_bytes())
         del kept
+
+    def allocate(self, size_bytes: int) -> object:
+        """Memory that is held as long as what this gives."""
+        import torch  # noqa: PLC0415
+
+        return torch.zeros(size_bytes, dtype=torch.uint8, device=self.place.device)
 
 
 def wishes_now() -> dict[str, int]:

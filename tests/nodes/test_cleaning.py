@@ -120,6 +120,20 @@ def test_streamed_weights_make_their_own_room(
     assert coming(card.memory, (), latent(1, 4, 40, 40)).room_bytes == room * MiB, sentence
 
 
+def test_room_to_decode_is_made_in_advance_also_for_a_streamed_vae(monkeypatch):
+    """Other packs' decoders choose their tiles by what is free."""
+    monkeypatch.setattr(HostMemory, "pages_leave_for_tensors", lambda memory, device: True)
+    following = Patcher("Vae", 0, missing=100 * MiB, dynamic=True)
+    vae = SimpleNamespace(
+        patcher=following,
+        vae_dtype=torch.float16,
+        memory_used_decode=lambda shape, dtype: shape[2] * MiB,
+    )
+    card = Card(1000 * MiB, following, uses=needed(following))
+    assert coming(card.memory, (), latent(1, 4, 60, 60), vae).room_bytes == 60 * MiB
+    assert coming(card.memory, (), latent(1, 4, 60, 60)).room_bytes == 0
+
+
 def test_streamed_models_leave_as_memory_is_needed_and_the_report_says_in_which_order(monkeypatch):
     monkeypatch.setattr(HostMemory, "pages_leave_for_tensors", lambda memory, device: True)
     names = ("Next", "Soon", "Late")

@@ -1,4 +1,4 @@
-"""Eviction under DynamicVRAM: the real ComfyUI and comfy-aimdo over a driver that only counts."""
+"""Eviction and reserve under DynamicVRAM: real ComfyUI and comfy-aimdo, a driver that counts."""
 
 import json
 import os
@@ -15,6 +15,7 @@ sys.path.insert(0, str(HERE.parents[1] / "scripts"))
 
 from _host_process import pack_environment  # noqa: E402
 
+GIB = 1 << 30
 PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
 HAS_AIMDO = "import comfy_aimdo.control as c; c.init('cuda'); assert c.lib is not None"
 
@@ -29,15 +30,28 @@ def driver(tmp_path_factory):
     return build(compiler, tmp_path_factory.mktemp("fake_cuda"))
 
 
+def answers(script, *arguments):
+    """What a script beside this file, run by ComfyUI's Python, says in its last line."""
+    command = [PYTHON, HERE / script, os.environ["COMFYUI_PATH"], *map(str, arguments)]
+    with pack_environment() as environment:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.mark.parametrize(("card_gib", "half_can_be_had"), [(12, False), (16, True)])
 def test_no_page_comes_back_that_could_have_stayed(driver, card_gib, half_can_be_had):
-    script = [PYTHON, HERE / "streamed_answers.py", os.environ["COMFYUI_PATH"], driver]
-    with pack_environment() as environment:
-        done = subprocess.run(
-            [*script, str(card_gib)], env=environment, capture_output=True, text=True, check=False
-        )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = answers("streamed_eviction_answers.py", driver, card_gib)
     assert found["queue"] <= 1.1 * found["least"]
     assert found["queue"] < found["none"] < found["all"]
     assert (found["queue"] <= found["all"] / 2) is half_can_be_had
+
+
+def test_a_reserve_keeps_pages_out_of_what_another_program_wants(driver):
+    found = answers("streamed_reserve_answers.py", driver, 12, 0, 3)
+    without, reserved = found["0"], found["3"]
+    assert (without["oom_step"], reserved["oom_step"]) == (None, None)
+    assert without["got"] < 1 * GIB
+    assert reserved["got"] == 2 * GIB
+    assert reserved["held"]["dynamic_vram_headroom"] == 3 * GIB
+    assert reserved["after"] == without["held"] == without["after"], "put back"

@@ -1,16 +1,12 @@
-"""What a queue of prompts loads again under DynamicVRAM, without a GPU, as JSON.
+"""A real ComfyUI with DynamicVRAM in this process, without a GPU. For ComfyUI's Python.
 
-    python streamed_answers.py <ComfyUI folder> <fake libcuda> <card GiB>
-
-Run by ComfyUI's Python. ComfyUI's memory management and comfy-aimdo are the real ones; the driver
-beneath them counts memory and has none, so tensors on the card are of torch's "meta" device, and
-weights are never read. Sizes are those of ``bench.py evict``.
+Its memory management and comfy-aimdo are the real ones; the driver beneath them counts memory and
+has none, so tensors on the card are of torch's "meta" device, and weights are never read.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import sys
 import tempfile
 import weakref
@@ -38,6 +34,16 @@ class Driver:
         self._library.fake_cuda_free.restype = ctypes.c_size_t
         self._library.cuMemFreeAsync.argtypes = [ctypes.c_ulonglong, ctypes.c_void_p]
         self._library.fake_cuda_card(card_bytes, CONTEXT_BYTES)
+
+    def others_take(self, size_bytes: int) -> int:
+        """Another program wants so much; returns what it gets."""
+        got = min(size_bytes, self.free_bytes())
+        self._library.fake_cuda_card(self.card_bytes, CONTEXT_BYTES + got)
+        return got
+
+    def others_leave(self) -> None:
+        """It gives all of that back."""
+        self._library.fake_cuda_card(self.card_bytes, CONTEXT_BYTES)
 
     def free_bytes(self) -> int:
         return self._library.fake_cuda_free()
@@ -97,37 +103,9 @@ def enter_host(comfyui: Path, driver: Driver):
     return Host(management, card)
 
 
-def answers(comfyui: Path, driver: Driver):
-    """Bytes loaded again by way of cleaning up, and the fewest there can be beside the work and
-    what comfy-aimdo keeps free."""
-    host = enter_host(comfyui, driver)
+def unwritten(place, layers: int):
+    """Weights of that many layers: never written to, they take no memory."""
     import torch
-    from _bench_evict import PHASES, PROMPTS, SIZES_GIB, WAYS, WORK_GIB, reloaded_bytes
-    from _bench_evict_best import Phase, least_reloaded_bytes
-    from _bench_evict_host import WEIGHTS, Place, Prompts, Run, workflow
 
-    from vram_supervisor.nodes.host.headroom import DEFAULT_BYTES
-
-    place = Place(host.device, 4096, int(WORK_GIB * GIB))
-    layers = {name: int(gib * GIB) // place.layer_bytes for name, gib in SIZES_GIB.items()}
-    for name, count in layers.items():
-        shape = (place.layer_edge, place.layer_edge)
-        # Never written to, they take no memory.
-        WEIGHTS[name] = [torch.empty(shape, dtype=torch.bfloat16) for _ in range(count)]
-    Run.allocate = lambda _node, size_bytes: driver.allocate(size_bytes)
-    prompts = Prompts(host, place)
-    prompts.start()
-    sizes = {name: count * place.layer_bytes for name, count in layers.items()}
-    room_bytes = place.work_bytes + DEFAULT_BYTES
-    phases = [Phase(name, room_bytes) for _ in range(PROMPTS) for name in PHASES]
-    found = {"least": least_reloaded_bytes(phases, sizes, driver.free_bytes())}
-    for way in WAYS:
-        queued = [workflow(PHASES, layers, seed, cleanup=way) for seed in range(PROMPTS)]
-        found[way] = reloaded_bytes(prompts.run(queued)[0])
-    return found
-
-
-if __name__ == "__main__":
-    comfyui, library, card_gib = sys.argv[1:]
-    card = Driver(library, int(float(card_gib) * GIB))
-    print(json.dumps(answers(Path(comfyui), card)))
+    shape = (place.layer_edge, place.layer_edge)
+    return [torch.empty(shape, dtype=torch.bfloat16) for _ in range(layers)]
