@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .host.evicting import SLACK_BYTES, Eviction, holders, is_streamed
 from .host.held_models import base_of, patchers_in
+from .host.leaving_order import leave_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from .host.memory import HostMemory
+    from .host.next_use import Uses
     from .report import Report
 
 LOADING_MARGIN: Final = 1.1
@@ -31,8 +33,8 @@ NOTHING_KNOWN: Final = (
     "Models stayed, garbage was collected."
 )
 LEAVING: Final = (
-    "DynamicVRAM streams weights: more of them leaves page by page, once memory is needed, first "
-    "what the queue needs last: {}."
+    "DynamicVRAM streams weights: more of them leaves page by page, once memory is needed, in this "
+    "order: {}."
 )
 
 
@@ -90,21 +92,35 @@ def clean_for_next(
     gc.collect()
     if empty_cache:
         memory.empty_cache()
-    next_one = coming(memory, values, latent, vae)
+    uses = memory.look_ahead()
+    # The node that cleans up is through with its models.
+    later = None if uses is None else uses.later()
+    next_one = coming(memory, later, values, latent, vae)
     if next_one is None:
+        _list_by_next_use(memory, later, memory.main_device())
         return None
-    done = memory.make_room(next_one.room_bytes, next_one.device, *next_one.patchers)
-    return replace(done, leaving=memory.leave_in_order(next_one.device, *next_one.patchers))
+    device, patchers = next_one.device, next_one.patchers
+    done = memory.make_room(next_one.room_bytes, device, *patchers, uses=later)
+    return replace(done, leaving=_list_by_next_use(memory, later, device, *patchers))
+
+
+def _list_by_next_use(
+    memory: HostMemory, uses: Uses | None, device: torch.device, *keep: object
+) -> tuple[str, ...]:
+    return () if uses is None else leave_in_order(memory, uses, device, keep)
 
 
 def coming(
-    memory: HostMemory, values: Sequence[object], latent: object, vae: object = None
+    memory: HostMemory,
+    uses: Uses | None,
+    values: Sequence[object],
+    latent: object,
+    vae: object = None,
 ) -> Coming | None:
     """The models to make room for, and how much; None where that is not known."""
     given = patchers_in(list(values))
     if given:
         return _room_for(memory, given, latent, vae)
-    uses = memory.look_ahead()
     for step in () if uses is None else uses.coming():
         found = _room_for(memory, step.patchers, latent, vae)
         if found is not None or step.unmade:
@@ -160,13 +176,20 @@ def _room_bytes(
     distinct = list({id(base_of(each)): each for each in patchers}.values())
     missing = sum(memory.missing_weights_bytes(each) for each in distinct)
     work = max((_work_bytes(each, latent, vae) for each in distinct), default=0)
-    if all(is_streamed(each) for each in distinct):
+    if all(is_streamed(each) for each in distinct) and not _any_whole(memory, device, patchers):
         # Pages and tensors take the room they need from others' pages, one by one. Made in advance
         # it is too much: estimates of work are, and the host's of a streamed model above all. But
         # decoders of other packs choose their tiles by what is free.
         decodes = any(_is_of(vae, each) for each in distinct)
         return work if decodes or not memory.pages_leave_for_tensors(device) else 0
     return int(missing * LOADING_MARGIN) + memory.inference_bytes(work)
+
+
+def _any_whole(memory: HostMemory, device: torch.device, keep: Sequence[object]) -> bool:
+    """Whether others are there that leave as a whole or in layers: the host has them leave for a
+    streamed model, too, in its own order."""
+    others = memory.others_on(device, *keep)
+    return not all(is_streamed(getattr(each, "model", None)) for each in others)
 
 
 def _work_bytes(patcher: Any, latent: object, vae: Any) -> int:

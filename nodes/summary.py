@@ -20,7 +20,7 @@ def summary_line(report: Report) -> str:
     parts = [_reserve(report.applied.get("reserved_vram_gb"))]
     named = ((name, title) for name, title in _NAMES.items() if name in report.applied)
     parts += [f"{title} {_setting(report.applied[name])}" for name, title in named]
-    if report.applied.get("clean_gpu_before"):
+    if (report.effective.get("eviction") or {}).get("left"):
         parts.append("made room first")
     return "; ".join(parts)
 

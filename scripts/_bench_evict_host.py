@@ -91,17 +91,23 @@ class Prompts:
         table["IAMCCS_VRAMCleanup"] = face
         import_module("vram_supervisor.nodes.host.runtime").runtime()
 
-    def run(self, prompts: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, int]], float]:
-        """Queue them all, then run them; what was loaded, and seconds."""
+    def run(
+        self, prompts: Sequence[Mapping[str, Any]], *, at_once: bool = True
+    ) -> tuple[list[tuple[str, int]], float]:
+        """Queue them, ``at_once`` or each after the one before has ended, and run them; what was
+        loaded, and seconds."""
         execution, queue = import_module("execution"), self.server.prompt_queue
         self.host.clean()
         LOADS.clear()
         arguments = {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
         executor = execution.PromptExecutor(self.server, execution.CacheType.CLASSIC, arguments)
-        for number, prompt in enumerate(prompts):
-            queue.put((number, f"prompt {number}", prompt, {}, ["end"], {}))
+        waiting = [(i, f"prompt {i}", each, {}, ["end"], {}) for i, each in enumerate(prompts)]
+        for each in waiting if at_once else ():
+            queue.put(each)
         started_s = time.perf_counter()
-        for _ in prompts:
+        for each in waiting:
+            if not at_once:
+                queue.put(each)
             item, item_id = queue.get()
             executor.execute(item[2], item[1], item[3], item[4])
             queue.task_done(item_id, executor.history_result, None)

@@ -238,9 +238,15 @@ class _Round:
 
 
 def make_room(
-    memory: Memory, needed_bytes: int, device: torch.device, keep: Sequence[object | None]
+    memory: Memory,
+    needed_bytes: int,
+    device: torch.device,
+    keep: Sequence[object | None],
+    uses: Uses | None = None,
 ) -> Eviction:
     """Have models leave ``device``, never ``keep``, until ``needed_bytes`` are free there.
+
+    ``uses`` tells who is needed when; None: as it is now.
 
     Garbage and torch's cache go first; a model leaves only for what is then still missing.
     Collecting garbage takes as long as a short decode does: only where there may be any.
@@ -249,7 +255,7 @@ def make_room(
     if before >= needed_bytes:
         return Eviction(str(device), needed_bytes, before, before)
     _let_go(memory, collect=_may_hold_garbage(memory, device))
-    asking = _Round(memory, device, keep, memory.look_ahead())
+    asking = _Round(memory, device, keep, memory.look_ahead() if uses is None else uses)
     waited_s = 0.0
     for _ in range(ROUNDS):
         free = memory.free_bytes(device)
@@ -294,7 +300,6 @@ def resident_of(loaded: object, uses: Uses | None) -> Resident:
         name_of(patcher),
         leaving_bytes(loaded),
         None if uses is None else uses.of(patcher),
-        _size(patcher, "model_size") - _size(patcher, "loaded_size"),
         divisible=hasattr(patcher, "partially_unload"),
     )
 
@@ -314,22 +319,33 @@ def unload(management: Any, loaded: Any, wanted_bytes: int) -> int:
     Streamed models (DynamicVRAM) stay in the host's list with their copies in system memory:
     unloading them as a whole would throw those away, too, and they would come from disk again.
 
-    Others are asked for a byte first: with the first layers of a model that leave, the host frees
-    buffers to stream them through, three layers more, which count towards the rest then.
+    Others are asked for half of what is still wanted, again and again: the host frees room for the
+    buffers to stream layers through on top, which is as large as its largest layers and counts
+    towards the rest then.
     """
     patcher = loaded.model
     before = _size(patcher, "loaded_size")
     if is_streamed(patcher):
         patcher.partially_unload(patcher.offload_device, wanted_bytes)
         return max(0, before - _size(patcher, "loaded_size"))
-    has_left = False
-    if wanted_bytes < before:
-        has_left = loaded.model_unload(1)
-        wanted_bytes -= before - _size(patcher, "loaded_size")
-    if has_left or (wanted_bytes > 0 and loaded.model_unload(wanted_bytes)):
+    if _unload_portions(loaded, wanted_bytes):
         models: list[object] = management.current_loaded_models
         models[:] = [each for each in models if each is not loaded]
     return max(0, before - _size(patcher, "loaded_size"))
+
+
+def _unload_portions(loaded: Any, wanted_bytes: int) -> bool:
+    """Returns whether the model left as a whole."""
+    at_first = _size(loaded.model, "loaded_size")
+    if wanted_bytes >= at_first:
+        return bool(loaded.model_unload(wanted_bytes))
+    rest = wanted_bytes
+    while rest > 0:
+        # The host unloads a model as a whole that gives less than it was asked for: this ends.
+        if loaded.model_unload(max(1, rest // 2)):
+            return True
+        rest = wanted_bytes - (at_first - _size(loaded.model, "loaded_size"))
+    return False
 
 
 def is_streamed(patcher: Any) -> bool:

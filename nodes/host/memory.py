@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...supervisor.jobs.eviction import needed_again_bytes
 from .evicting import DeviceUse, Eviction, Recovery, distinct, leaving_bytes, make_room, resident_of
-from .leaving_order import leave_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,15 +117,16 @@ class HostMemory:
         """
         return self.make_room(needed_bytes, device, keep).freed_bytes
 
-    def make_room(self, needed_bytes: int, device: torch.device, *keep: object | None) -> Eviction:
-        """The same, and what came of it: models leave in order of their next use, and only as
-        much of them as is missing."""
-        return make_room(self, needed_bytes, device, keep)
-
-    def leave_in_order(self, device: torch.device, *keep: object | None) -> tuple[str, ...]:
-        """Have streamed models give up their pages in order of their next use, once memory is
-        needed. Returns who has pages there, the first to leave first."""
-        return leave_in_order(self, device, keep)
+    def make_room(
+        self,
+        needed_bytes: int,
+        device: torch.device,
+        *keep: object | None,
+        uses: Uses | None = None,
+    ) -> Eviction:
+        """The same, and what came of it: models leave in order of their next use (``uses``, or as
+        it is now), and only as much of them as is missing."""
+        return make_room(self, needed_bytes, device, keep, uses)
 
     def pages_leave_for_tensors(self, device: torch.device) -> bool:
         """Whether streamed weights make way for what torch allocates: comfy-aimdo sees the

@@ -82,6 +82,11 @@ class Uses:
             return NEVER
         return self.by_kind.get(kind_of(patcher) or "")
 
+    def later(self) -> Uses:
+        """The same for a node that is done with its models: they may be the first to leave."""
+        steps = [(step, reached) for step, reached in self.steps if step > 0]
+        return _summed(steps, self.made, idle=self.idle)
+
     def coming(self) -> Iterator[Reached]:
         """What each node run after the present one uses, the next first."""
         return (reached for step, reached in self.steps if step > 0)
@@ -249,7 +254,8 @@ class NextUses:
         """Signatures in the host's cache; also learns which of them do not hold.
 
         A node that ran without its result being offered has inputs that equal nothing, not even
-        themselves: it runs every time. One that was missed though it was kept looks at the world.
+        themselves: it runs every time. One that was missed though it was kept looks at the world,
+        unless all of them were: then the host's cache was emptied.
         """
         graph, kept = running.graph, set[str]()
         for node_id in self._done(running):
@@ -258,11 +264,11 @@ class NextUses:
                 self._changing.add(signature)
             else:
                 kept.add(signature)
-        for node_id in graph.node_ids if self._told else ():
-            signature = graph.signature(node_id)
-            if signature in running.kept:
+        expected = [each for each in graph.node_ids if graph.signature(each) in running.kept]
+        if self._told and not running.missed.issuperset(expected):
+            for node_id in expected:
                 known = self._changing.add if node_id in running.missed else self._changing.discard
-                known(signature)
+                known(graph.signature(node_id))
         return frozenset(kept)
 
     def _known_outputs(self, kept: Iterable[str]) -> Outputs:
@@ -296,7 +302,7 @@ def _summed(steps: Sequence[tuple[float, Reached]], made: frozenset[int], *, idl
             by_base.setdefault(id(base_of(patcher)), step)
         for kind in reached.kinds:
             by_kind.setdefault(kind, step)
-    using = tuple((step, each) for step, each in steps if each.patchers or each.unmade)
+    using = tuple((step, each) for step, each in steps if each != Reached())
     return Uses(using, by_base, by_kind, made, idle)
 
 

@@ -26,14 +26,12 @@ class Resident:
         name: for people.
         loaded_bytes: what of it is there, and would leave.
         next_use: node runs until it is needed; ``NEVER``, or None where that is not known.
-        missing_bytes: what of it has left already.
         divisible: it can leave in parts.
     """
 
     name: str
     loaded_bytes: int
     next_use: float | None = None
-    missing_bytes: int = 0
     divisible: bool = True
 
     def leaving_bytes(self, wanted_bytes: int) -> int:
@@ -52,12 +50,12 @@ class Victim:
 def victims(residents: Sequence[Resident], missing_bytes: int) -> tuple[Victim, ...]:
     """Who leaves so that ``missing_bytes`` come free, the first to leave first.
 
-    Fewer bytes where all of them are not enough.
+    Residents come the most recently loaded first. Fewer bytes where all of them are not enough.
     """
     chosen: list[Victim] = []
     waiting = {i: each for i, each in enumerate(residents) if each.loaded_bytes > 0}
     while missing_bytes > 0 and waiting:
-        index = min(waiting, key=lambda i: _rank(waiting[i], missing_bytes))
+        index = min(waiting, key=lambda i: (*_rank(waiting[i], missing_bytes), -i))
         leaving = waiting.pop(index).leaving_bytes(missing_bytes)
         chosen.append(Victim(index, leaving))
         missing_bytes -= leaving
@@ -66,8 +64,13 @@ def victims(residents: Sequence[Resident], missing_bytes: int) -> tuple[Victim, 
 
 def leaving_order(residents: Sequence[Resident]) -> tuple[int, ...]:
     """Indices of the residents, the first to leave first, where how much will be wanted is not
-    known yet. Those needed at the same time keep their order."""
-    return tuple(sorted(range(len(residents)), key=lambda i: _nearness(residents[i].next_use)))
+    known yet.
+
+    Residents come the most recently loaded first. Of those needed at the same time, or not again,
+    the one loaded longest ago leaves first: people run a workflow again.
+    """
+    indices = range(len(residents))
+    return tuple(sorted(indices, key=lambda i: (_nearness(residents[i].next_use), -i)))
 
 
 def needed_again_bytes(residents: Iterable[Resident]) -> int:
@@ -77,11 +80,11 @@ def needed_again_bytes(residents: Iterable[Resident]) -> int:
 
 def _rank(resident: Resident, missing_bytes: int) -> tuple[float, ...]:
     """Lower leaves first: by next use; then who suffices alone, for the fewest bytes to load
-    again; else the larger; then who is in parts already, for it comes back anyway."""
+    again; else the larger."""
     leaving = resident.leaving_bytes(missing_bytes)
     suffices = leaving >= missing_bytes
     size = leaving if suffices else -leaving
-    return (*_nearness(resident.next_use), not suffices, size, -resident.missing_bytes)
+    return (*_nearness(resident.next_use), not suffices, size)
 
 
 def _nearness(next_use: float | None) -> tuple[int, float]:

@@ -47,6 +47,14 @@ def test_no_page_comes_back_that_could_have_stayed(driver, card_gib, half_can_be
     assert (found["queue"] <= found["all"] / 2) is half_can_be_had
 
 
+def test_a_workflow_that_runs_again_with_another_seed_loads_nothing_again(driver):
+    """Nothing waits, so nothing is known to be needed: the text encoder, cached, makes way."""
+    found = answers("streamed_again_answers.py", driver, 12)
+    assert [name for name, _ in found["first"]] == ["Text", "Model", "VAE"]
+    assert [name for name, _ in found["later"]] == ["Model", "VAE"] * 3
+    assert sum(loaded_bytes for _, loaded_bytes in found["later"]) == 0
+
+
 def test_a_reserve_keeps_pages_out_of_what_another_program_wants(driver):
     found = answers("streamed_reserve_answers.py", driver, 12, 0, 3)
     without, reserved = found["0"], found["3"]

@@ -69,9 +69,9 @@ def whole(name, size, next_use=None):
             "b11 a3",
         ),
         (
-            "of two alike the one that is in parts already",
+            "of two alike the one loaded longest ago, which comes last",
             5,
-            [Resident("a", 9, 5), Resident("b", 9, 5, missing_bytes=3)],
+            [Resident("a", 9, 5), Resident("b", 9, 5)],
             "b5",
         ),
         ("an indivisible one leaves whole", 1, [whole("a", 9, 5)], "a9"),
@@ -98,9 +98,9 @@ def test_victims_are_told_by_their_place():
             "dbca",
         ),
         (
-            "sizes do not count where nobody knows how much will be wanted",
+            "of those alike the one loaded longest ago, whatever the sizes",
             [Resident("a", 9, NEVER), Resident("b", 1, NEVER), Resident("c", 0, 8)],
-            "abc",
+            "bac",
         ),
         ("what is needed now is the last", [Resident("a", 9, 0), Resident("b", 9, 1)], "ba"),
     ],

@@ -33,6 +33,11 @@ def needed(*steps):
     return Uses(numbered, by_base)
 
 
+def told(card, *asked):
+    """What comes next on a card."""
+    return coming(card.memory, card.memory.look_ahead(), *asked)
+
+
 def latent(*shape):
     return {"samples": torch.zeros(shape)}
 
@@ -59,9 +64,9 @@ def test_the_work_on_a_latent_counts_by_the_hosts_own_estimate():
     following.model.memory_required = "the host's models have it"
     following.memory_required = lambda shape: shape[0] * shape[2] * MiB
     card = Card(1000 * MiB, following, uses=needed(following))
-    assert coming(card.memory, (), latent(1, 4, 60, 60)).room_bytes == (120 + 20) * MiB
-    assert coming(card.memory, (), latent(1, 4, 8, 8)).room_bytes == 50 * MiB
-    assert coming(card.memory, (), "no latent").room_bytes == 50 * MiB
+    assert told(card, (), latent(1, 4, 60, 60)).room_bytes == (120 + 20) * MiB
+    assert told(card, (), latent(1, 4, 8, 8)).room_bytes == 50 * MiB
+    assert told(card, (), "no latent").room_bytes == 50 * MiB
 
 
 @pytest.mark.parametrize(
@@ -83,21 +88,21 @@ def test_decoding_counts_by_the_vaes_own_estimate(sentence, dimensions, shape, w
         memory_used_decode=lambda shape, dtype: shape[2] * dtype.itemsize / 2 * MiB,
     )
     card = Card(1000 * MiB, following, uses=needed(following))
-    assert coming(card.memory, (), latent(*shape), vae).room_bytes == max(50, work + 20) * MiB
+    assert told(card, (), latent(*shape), vae).room_bytes == max(50, work + 20) * MiB
     other = Card(1000 * MiB, following, uses=needed(Patcher("Model", 0)))
-    assert coming(other.memory, (), latent(*shape), vae).room_bytes == 50 * MiB, "comes later"
+    assert told(other, (), latent(*shape), vae).room_bytes == 50 * MiB, "comes later"
 
 
 def test_models_that_work_where_they_lie_need_no_room():
     on_cpu, following = Patcher("Text", 300 * MiB, offload=GPU), Patcher("Next", 0, missing=MiB)
     card = Card(1000 * MiB, on_cpu, following, uses=needed(on_cpu, following))
-    assert coming(card.memory, (), None).patchers == (following,)
+    assert told(card, (), None).patchers == (following,)
 
 
 def test_several_models_of_one_step_are_loaded_together():
     model, control = Patcher("Model", 0, missing=100 * MiB), Patcher("Control", 0, missing=10 * MiB)
     card = Card(1000 * MiB, model, control, uses=needed((model, control)))
-    assert coming(card.memory, (), None).room_bytes == (121 + 50) * MiB
+    assert told(card, (), None).room_bytes == (121 + 50) * MiB
 
 
 @pytest.mark.parametrize(
@@ -117,7 +122,7 @@ def test_streamed_weights_make_their_own_room(
     model.memory_required = lambda shape: shape[0] * shape[2] * MiB
     control = Patcher("Control", 0, missing=10 * MiB, dynamic=control_is_dynamic)
     card = Card(1000 * MiB, model, control, uses=needed((model, control)))
-    assert coming(card.memory, (), latent(1, 4, 40, 40)).room_bytes == room * MiB, sentence
+    assert told(card, (), latent(1, 4, 40, 40)).room_bytes == room * MiB, sentence
 
 
 def test_room_to_decode_is_made_in_advance_also_for_a_streamed_vae(monkeypatch):
@@ -130,8 +135,8 @@ def test_room_to_decode_is_made_in_advance_also_for_a_streamed_vae(monkeypatch):
         memory_used_decode=lambda shape, dtype: shape[2] * MiB,
     )
     card = Card(1000 * MiB, following, uses=needed(following))
-    assert coming(card.memory, (), latent(1, 4, 60, 60), vae).room_bytes == 60 * MiB
-    assert coming(card.memory, (), latent(1, 4, 60, 60)).room_bytes == 0
+    assert told(card, (), latent(1, 4, 60, 60), vae).room_bytes == 60 * MiB
+    assert told(card, (), latent(1, 4, 60, 60)).room_bytes == 0
 
 
 def test_streamed_models_leave_as_memory_is_needed_and_the_report_says_in_which_order(monkeypatch):
@@ -145,21 +150,53 @@ def test_streamed_models_leave_as_memory_is_needed_and_the_report_says_in_which_
     assert order == ["Late", "Soon", "Next"]
     assert [each.loaded for each in models] == [300 * MiB] * 3
     assert report.effective["eviction"]["leaving_as_needed"] == ["Late", "Soon"]
-    assert report.notes[0].endswith("first what the queue needs last: Late then Soon.")
+    assert report.notes[0].endswith("in this order: Late then Soon.")
     assert report.warnings == []
+
+
+def test_the_order_is_set_also_where_the_next_model_is_still_to_be_made():
+    names, order = ("Soon", "Late"), []
+    models = [Patcher(name, 300 * MiB, dynamic=True) for name in names]
+    for each in models:
+        each.model.dynamic_vbars = {GPU: Pages(type(each.model).__name__, order)}
+    soon, late = ((step, Reached((each,))) for step, each in zip((2.0, 5.0), models, strict=True))
+    card = Card(1000 * MiB, *models, uses=Uses(((1.0, Reached(unmade=True)), soon, late)))
+    assert clean_for_next(card.memory) is None
+    assert order == ["Late", "Soon"]
+
+
+def test_a_streamed_model_needs_room_in_advance_beside_one_that_is_not(monkeypatch):
+    """The host has that one leave for it, in an order of its own."""
+    monkeypatch.setattr(HostMemory, "pages_leave_for_tensors", lambda memory, device: True)
+    following = Patcher("Next", 0, missing=200 * MiB, dynamic=True)
+    soon, late = Patcher("Soon", 500 * MiB), Patcher("Late", 400 * MiB, dynamic=True)
+    card = Card(1000 * MiB, soon, late, following, uses=needed(following, soon, late))
+    done = clean_for_next(card.memory)
+    assert done.asked_bytes == (220 + 50) * MiB
+    assert [each.name for each in done.left] == ["Late"]
+
+
+def test_a_node_that_cleans_up_is_through_with_its_own_model():
+    mine, soon = Patcher("Mine", 400 * MiB), Patcher("Soon", 500 * MiB)
+    following = Patcher("Next", 0, missing=200 * MiB)
+    uses = needed(following, soon, mine)
+    running = (0.0, Reached((mine,)))
+    by_base = {**uses.by_base, id(mine.model): 0.0}
+    card = Card(1000 * MiB, mine, soon, following, uses=Uses((running, *uses.steps), by_base))
+    assert [each.name for each in clean_for_next(card.memory).left] == ["Mine"]
 
 
 def test_room_for_a_model_that_is_still_to_be_made_is_not_guessed():
     later = Patcher("Later", 0, missing=900 * MiB)
     steps = ((1.0, Reached(unmade=True)), (2.0, Reached((later,))))
     card = Card(1000 * MiB, Patcher("A", 900 * MiB), later, uses=Uses(steps))
-    assert coming(card.memory, (), None) is None
+    assert told(card, (), None) is None
 
 
 def test_given_models_count_instead_of_the_queue():
     given, queued = Patcher("Given", 0, missing=100 * MiB), Patcher("Queued", 300 * MiB)
     card = Card(1000 * MiB, given, queued, uses=needed(queued))
-    found = coming(card.memory, (SimpleNamespace(patcher=given), None), None)
+    found = told(card, (SimpleNamespace(patcher=given), None), None)
     assert found.patchers == (given,)
 
 

@@ -34,7 +34,14 @@ def test_what_the_host_frees_for_its_buffers_counts_towards_the_rest():
     model = Patcher("A", 400 * MiB, buffers=3)
     card = Card(1000 * MiB, model, uses=uses_of(A=1))
     assert left(card.memory.make_room(615 * MiB, GPU)) == {"A": 40}, "no less can leave"
-    assert model.asked == [1]
+    assert len(model.asked) == 1
+
+
+def test_a_model_that_gives_no_layer_leaves_as_a_whole():
+    model = Patcher("A", 400 * MiB, stiff=True)
+    card = Card(1000 * MiB, model, uses=uses_of(A=1))
+    assert left(card.memory.make_room(700 * MiB, GPU)) == {"A": 400}
+    assert card.loaded() == []
 
 
 def test_a_model_that_leaves_as_a_whole_is_not_taken_to_pieces_before():

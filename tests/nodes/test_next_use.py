@@ -266,6 +266,27 @@ def test_a_node_that_looks_at_the_world_is_expected_to_run_again(models):
     assert order(host.look(), models) == "bv", "kb will run again, and what it feeds"
 
 
+def test_loaders_still_hold_after_the_hosts_cache_was_emptied(models):
+    """As its button does that frees models and node cache."""
+    host = Host()
+    loaders_ran(host, models)
+    host.ran("ka", "kb", "d", "s")
+    host.end()
+    loaders_ran(host, models)
+    host.ran("ka")
+    host.queue.put(2, prompt(TWO.replace("ka: Sample", "ka: Sample cfg=2")))
+    assert order(host.look(), models) == "bva", "the waiting prompt finds the loaders' results"
+
+
+def test_a_node_is_through_with_its_own_models_at_its_end(models):
+    host = Host()
+    loaders_ran(host, models)
+    host.begin("ka")
+    assert order(host.look(), models) == "abv"
+    assert order(host.look().later(), models) == "bv"
+    assert host.look().later().of(models.a) == NEVER
+
+
 def test_between_jobs_nothing_is_needed(models):
     host = Host()
     loaders_ran(host, models)

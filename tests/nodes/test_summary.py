@@ -16,10 +16,11 @@ ALL = {
 
 
 @pytest.mark.parametrize(
-    ("applied", "line"),
+    ("applied", "left", "line"),
     [
         (
             ALL,
+            ["A"],
             (
                 "reserve 1.25 GiB; SageAttention sageattn_qk_int8_pv_fp16_triton; compile "
                 "reduce-overhead; fp16 accumulation on; TF32 off; made room first"
@@ -27,13 +28,15 @@ ALL = {
         ),
         (
             dict.fromkeys(ALL),
+            [],
             (
                 "reserve as ComfyUI has it; SageAttention as it is; compile as it is; fp16 "
                 "accumulation as it is; TF32 as it is"
             ),
         ),
-        ({"reserved_vram_gb": 0.0, "tf32": True}, "reserve 0 GiB; TF32 on"),
+        ({"reserved_vram_gb": 0.0, "tf32": True}, None, "reserve 0 GiB; TF32 on"),
     ],
 )
-def test_the_line_says_what_was_applied(applied, line):
-    assert summary_line(Report(applied=applied)) == line
+def test_the_line_says_what_was_applied(applied, left, line):
+    effective = {} if left is None else {"eviction": {"left": left}}
+    assert summary_line(Report(applied=applied, effective=effective)) == line

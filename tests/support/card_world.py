@@ -16,9 +16,12 @@ LAYER = 10 * MiB
 class Pages:
     """A streamed model's pages; ``order`` is comfy-aimdo's list, the first to leave first."""
 
-    def __init__(self, name, order):
-        self.name, self.order = name, order
+    def __init__(self, name, order, size=MiB):
+        self.name, self.order, self.size = name, order, size
         order.append(name)
+
+    def loaded_size(self):
+        return self.size
 
     def deprioritize(self):
         self.order.remove(self.name)
@@ -27,17 +30,26 @@ class Pages:
 
 class Patcher:
     """A model of layers that leave and come one by one; with the first of them leave ``buffers``
-    more, to stream those that left."""
+    more, to stream those that left; ``stiff`` ones only leave as a whole."""
 
     def __init__(
-        self, name, loaded, *, missing=0, dynamic=False, offload=CPU, base=None, buffers=0
+        self,
+        name,
+        loaded,
+        *,
+        missing=0,
+        dynamic=False,
+        offload=CPU,
+        base=None,
+        buffers=0,
+        stiff=False,
     ):
         self.model = base or type(name, (Base,), {})()
         self.load_device, self.offload_device = GPU, offload
         self.size, self.loaded, self.dynamic = loaded + missing, loaded, dynamic
         self.asked = []
         self.copies_in_ram = dynamic
-        self.buffers = buffers
+        self.buffers, self.stiff = buffers, stiff
 
     def model_size(self):
         return self.size
@@ -50,6 +62,8 @@ class Patcher:
 
     def partially_unload(self, device, wanted):
         self.asked.append(wanted)
+        if self.stiff:
+            return 0
         layers = -(-wanted // LAYER) + self.buffers
         self.buffers = 0
         freed = min(self.loaded, layers * LAYER)
@@ -68,8 +82,8 @@ class Loaded:
         return self.model.loaded_size()
 
     def model_unload(self, wanted):
-        if wanted < self.model.loaded:
-            return self.model.partially_unload(CPU, wanted) < wanted
+        if wanted < self.model.loaded and self.model.partially_unload(CPU, wanted) >= wanted:
+            return False
         self.model.loaded, self.model.copies_in_ram = 0, False
         self.detached = True
         return True
