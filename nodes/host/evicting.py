@@ -336,15 +336,18 @@ def unload(management: Any, loaded: Any, wanted_bytes: int) -> int:
 
 def _unload_portions(loaded: Any, wanted_bytes: int) -> bool:
     """Returns whether the model left as a whole."""
-    at_first = _size(loaded.model, "loaded_size")
-    if wanted_bytes >= at_first:
-        return bool(loaded.model_unload(wanted_bytes))
+    patcher = loaded.model
     rest = wanted_bytes
     while rest > 0:
-        # The host unloads a model as a whole that gives less than it was asked for: this ends.
-        if loaded.model_unload(max(1, rest // 2)):
+        before = _size(patcher, "loaded_size")
+        portion = rest if rest >= before else max(1, rest // 2)
+        if loaded.model_unload(portion):
             return True
-        rest = wanted_bytes - (at_first - _size(loaded.model, "loaded_size"))
+        freed = before - _size(patcher, "loaded_size")
+        rest -= freed
+        if freed < portion:
+            # Not as the host's patchers do: no halving further and further.
+            return rest > 0 and bool(loaded.model_unload(rest))
     return False
 
 

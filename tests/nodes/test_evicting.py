@@ -37,6 +37,15 @@ def test_what_the_host_frees_for_its_buffers_counts_towards_the_rest():
     assert len(model.asked) == 1
 
 
+def test_a_patcher_that_says_it_gave_and_did_not_is_not_asked_for_ever():
+    model = Patcher("A", 400 * MiB)
+    model.partially_unload = lambda device, wanted: model.asked.append(wanted) or wanted
+    card = Card(1000 * MiB, model, uses=uses_of(A=1))
+    done = card.memory.make_room(700 * MiB, GPU)
+    assert (done.reached, left(done)) == (False, {"A": 0})
+    assert model.asked == [50 * MiB, 100 * MiB]
+
+
 def test_a_model_that_gives_no_layer_leaves_as_a_whole():
     model = Patcher("A", 400 * MiB, stiff=True)
     card = Card(1000 * MiB, model, uses=uses_of(A=1))
