@@ -53,6 +53,7 @@ class VideoModel(Node):
         random = torch.Generator().manual_seed(5)
         for parameter in model.parameters():
             parameter.data = torch.randn(parameter.shape, generator=random) * 0.05
+        CALLS.clear()
         model.diffusion_model.register_forward_pre_hook(look(most_frames, interrupt_at))
         cpu = torch.device("cpu")
         patcher = comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
@@ -94,8 +95,8 @@ class Patched(Node):
 
 
 class ModelCalls(Node):
-    """Shapes of the model's calls since the last look, once ``after`` is there, and how many
-    graphs torch has compiled so far."""
+    """Shapes of the model's calls since it was made or since the last look, once ``after`` is
+    there, and how many graphs torch has compiled so far."""
 
     @classmethod
     def INPUT_TYPES(cls):
