@@ -97,17 +97,11 @@ def clean_for_next(
     later = None if uses is None else uses.later()
     next_one = coming(memory, later, values, latent, vae)
     if next_one is None:
-        _list_by_next_use(memory, later, memory.main_device())
+        leave_in_order(memory, later, memory.main_device(), ())
         return None
     device, patchers = next_one.device, next_one.patchers
     done = memory.make_room(next_one.room_bytes, device, *patchers, uses=later)
-    return replace(done, leaving=_list_by_next_use(memory, later, device, *patchers))
-
-
-def _list_by_next_use(
-    memory: HostMemory, uses: Uses | None, device: torch.device, *keep: object
-) -> tuple[str, ...]:
-    return () if uses is None else leave_in_order(memory, uses, device, keep)
+    return replace(done, leaving=leave_in_order(memory, later, device, patchers))
 
 
 def coming(

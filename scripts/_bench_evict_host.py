@@ -28,6 +28,8 @@ WEIGHTS: Final[dict[str, list[Any]]] = {}
 share any: the host pins them in memory."""
 LOADS: Final[list[tuple[str, int]]] = []
 """Bytes of weights each run of a node brought onto the card, by model."""
+LAYER_EDGE: Final = 4096
+"""Rows and columns of a layer's weight on a GPU."""
 GPU_STREAMS: Final = 2
 """Through so many the host streams layers that did not fit, on NVIDIA GPUs."""
 
@@ -49,6 +51,10 @@ class Place:
     def layer_bytes(self) -> int:
         """The least that can leave."""
         return self.layer_edge * self.layer_edge * 2
+
+    def layers(self, size_bytes: int) -> int:
+        """Of a model of that size; at least one."""
+        return max(1, size_bytes // self.layer_bytes)
 
 
 class Server:

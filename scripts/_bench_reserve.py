@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _bench_decode_host import Host, enter
-from _bench_evict_host import Place, Prompts, card
+from _bench_evict_host import LAYER_EDGE, Place, Prompts, card
 from _bench_reserve_host import MEMORY, Course, Outside, run, start
 from _bench_reserve_neighbour import Neighbour
 
@@ -100,7 +100,7 @@ def _measured(options: argparse.Namespace, neighbour: Neighbour) -> int:
         return 0
     scale = TRIED_SMALLER if options.cpu else 1
     device = torch.device("cpu", 0) if options.cpu else host.device
-    place = Place(device, 512 if options.cpu else 4096, int(options.work * GIB) // scale)
+    place = Place(device, 512 if options.cpu else LAYER_EDGE, int(options.work * GIB) // scale)
     held_bytes, growth_bytes = int(HELD_GIB * GIB) // scale, int(options.growth * GIB) // scale
 
     def grow() -> int:
@@ -114,7 +114,7 @@ def _measured(options: argparse.Namespace, neighbour: Neighbour) -> int:
         prompts = Prompts(host, place)
         start(prompts, Outside(grow, lambda: _used_bytes(host) - ballast_bytes()))
         _swing(neighbour, held_bytes, growth_bytes)
-        layers = max(1, int(options.model * GIB / scale) // place.layer_bytes)
+        layers = place.layers(int(options.model * GIB / scale))
         missed = 0
         with torch.inference_mode(), card(host, place, free_bytes):
             for seed, way in enumerate(options.ways):

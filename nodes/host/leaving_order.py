@@ -35,7 +35,7 @@ class Pages(Protocol):
 
 
 def leave_in_order(
-    memory: Memory, uses: Uses, device: torch.device, keep: Sequence[object | None]
+    memory: Memory, uses: Uses | None, device: torch.device, keep: Sequence[object | None]
 ) -> tuple[str, ...]:
     """List the streamed models of ``device`` by next use; no page leaves by it.
 

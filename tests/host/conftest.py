@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from support.host_process import installation, python
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -161,14 +162,6 @@ def started(base, **variables):
     finally:
         process.terminate()
         process.wait(30)
-
-
-def installation():
-    return Path(os.environ["COMFYUI_PATH"]).resolve()
-
-
-def python():
-    return os.environ.get("COMFYUI_PYTHON", sys.executable)
 
 
 def make_base(base, installation, python):

@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from streamed_host import GIB, Driver, enter_host, unwritten
+from streamed_host import GIB, Driver, enter_host, layers_of, place_on
 
 SIZES_GIB = {"Text": 5, "Model": 6, "VAE": 0.25}
 WORK_GIB = {"Text": 0.25, "Model": 1, "VAE": 3}
@@ -22,7 +22,7 @@ RUNS = 4
 def answers(comfyui: Path, driver: Driver):
     """Models and the bytes they loaded: of the first run, and of those after it."""
     host = enter_host(comfyui, driver)
-    from _bench_evict_host import WEIGHTS, Place, Prompts, Run, Start
+    from _bench_evict_host import Prompts, Run, Start
 
     import nodes as comfy_nodes
 
@@ -46,10 +46,8 @@ def answers(comfyui: Path, driver: Driver):
         def allocate(self, _size_bytes):
             return driver.allocate(int(WORK_GIB[self.name] * GIB))
 
-    place = Place(host.device, 4096, GIB)
-    layers = {name: int(gib * GIB) // place.layer_bytes for name, gib in SIZES_GIB.items()}
-    for name, count in layers.items():
-        WEIGHTS[name] = unwritten(place, count)
+    place = place_on(host, GIB)
+    layers = layers_of(place, SIZES_GIB)
     prompts = Prompts(host, place)
     prompts.start()
     comfy_nodes.NODE_CLASS_MAPPINGS |= {"Seeded": Seeded, "Run": Working}

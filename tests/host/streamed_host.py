@@ -103,9 +103,20 @@ def enter_host(comfyui: Path, driver: Driver):
     return Host(management, card)
 
 
-def unwritten(place, layers: int):
-    """Weights of that many layers: never written to, they take no memory."""
-    import torch
+def place_on(host, work_bytes: int):
+    """Where the benchmarks' models run: with the layers that they have on a GPU."""
+    from _bench_evict_host import LAYER_EDGE, Place
 
+    return Place(host.device, LAYER_EDGE, work_bytes)
+
+
+def layers_of(place, sizes_gib):
+    """How many layers each model has. Their weights are never written to and take no memory."""
+    import torch
+    from _bench_evict_host import WEIGHTS
+
+    layers = {name: place.layers(int(gib * GIB)) for name, gib in sizes_gib.items()}
     shape = (place.layer_edge, place.layer_edge)
-    return [torch.empty(shape, dtype=torch.bfloat16) for _ in range(layers)]
+    for name, count in layers.items():
+        WEIGHTS[name] = [torch.empty(shape, dtype=torch.bfloat16) for _ in range(count)]
+    return layers

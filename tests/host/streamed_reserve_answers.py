@@ -12,20 +12,19 @@ import json
 import sys
 from pathlib import Path
 
-from streamed_host import GIB, Driver, enter_host, unwritten
+from streamed_host import GIB, Driver, enter_host, layers_of, place_on
 
 
 def answers(comfyui: Path, driver: Driver, reserves_gib: list[float]):
     """By reserve: what the other program got of what it wanted, what was free at each step, and
     the memory settings while the job ran and after it."""
     host = enter_host(comfyui, driver)
-    from _bench_evict_host import WEIGHTS, Place, Prompts
+    from _bench_evict_host import Prompts
     from _bench_reserve import GROWTH_GIB, MODEL_GIB, WORK_GIB
     from _bench_reserve_host import Course, Outside, Steps, start, wishes_now, workflow
 
-    place = Place(host.device, 4096, int(WORK_GIB * GIB))
-    layers = int(MODEL_GIB * GIB) // place.layer_bytes
-    WEIGHTS["Diffusion"] = unwritten(place, layers)
+    place = place_on(host, int(WORK_GIB * GIB))
+    layers = layers_of(place, {"Diffusion": MODEL_GIB})["Diffusion"]
     Steps.allocate = lambda _node, size_bytes: driver.allocate(size_bytes)
     Steps.pause_s = 0.0
     prompts = Prompts(host, place)

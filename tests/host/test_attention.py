@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "scripts"))
-
-from _host_process import pack_environment  # noqa: E402
+from support import host_process
 
 EIGHT_BITS = 0.03
 CALLS_OF_A_RUN = 2 * 2 * 2
@@ -22,15 +12,7 @@ CALLS_OF_A_RUN = 2 * 2 * 2
 
 @pytest.fixture(scope="module")
 def answers():
-    host = os.environ["COMFYUI_PATH"]
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    script = [python, HERE / "attention_answers.py", Path(host).resolve()]
-    with pack_environment() as environment:
-        done = subprocess.run(
-            script, env=environment, capture_output=True, text=True, timeout=600, check=False
-        )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return host_process.answers("attention_answers.py", timeout_s=600)
 
 
 @pytest.fixture

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "scripts"))
-
-from _host_process import pack_environment  # noqa: E402
+from support import host_process
 
 FAMILIES = {
     "kl": "image KL",
@@ -34,15 +24,7 @@ EXACT = 5e-5
 
 @pytest.fixture(scope="module")
 def answers():
-    host = os.environ["COMFYUI_PATH"]
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    script = [python, HERE / "part_answers.py", Path(host).resolve(), ",".join(FAMILIES)]
-    with pack_environment() as environment:
-        done = subprocess.run(
-            script, env=environment, capture_output=True, text=True, timeout=900, check=False
-        )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return host_process.answers("part_answers.py", ",".join(FAMILIES), timeout_s=900)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,18 +1,11 @@
 """Core's own decode nodes in a real ComfyUI, with the protection and without."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support import host_process
 from support.host_workflows import KL, WAN, latent, link, node, safe_decode, show, vae
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "scripts"))
-
-from _host_process import pack_environment  # noqa: E402
 
 VIDEO = {"channels": 16, "frames": 2, "height": 8, "width": 12}
 CASES = {
@@ -145,19 +138,7 @@ def test_the_variable_can_say_no(own_server):
 
 
 def test_nodes_of_the_newer_kind_are_protected_and_restored_too(tmp_path):
-    host = Path(os.environ["COMFYUI_PATH"]).resolve()
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    with pack_environment() as environment:
-        done = subprocess.run(
-            [python, HERE / "new_node_answers.py", host],
-            cwd=tmp_path,
-            env=environment,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-    assert done.returncode == 0, done.stderr[-4000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = host_process.answers("new_node_answers.py", cwd=tmp_path)
     assert told["gave"] == ["core [1, 32, 32, 3]", "safe [1, 4, 4, 4]", "core [1, 32, 32, 3]"]
     assert "VAEDecode" in told["protected"]
     assert told["restored"] is True

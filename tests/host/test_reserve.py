@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from support import host_process
 from support.host_workflows import latent, link, node, show, supporter_any
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "scripts"))
-
-from _host_process import pack_environment  # noqa: E402
 
 GiB = 1 << 30
 AIMDO = """
@@ -91,16 +84,11 @@ def test_a_job_that_fails_or_is_interrupted_leaves_nothing(comfy, salt, mode, ho
 
 
 def test_the_installed_comfy_aimdo_takes_a_headroom_and_gets_it_back():
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    has = [python, "-c", "import comfy_aimdo.control as c; c.init(); assert c.lib is not None"]
+    check = "import comfy_aimdo.control as c; c.init(); assert c.lib is not None"
+    has = [host_process.python(), "-c", check]
     if subprocess.run(has, capture_output=True, check=False).returncode:
         pytest.skip("no comfy-aimdo, or one without a library for this system")
-    with pack_environment() as environment:
-        done = subprocess.run(
-            [python, "-c", AIMDO], env=environment, capture_output=True, text=True, check=False
-        )
-    assert done.returncode == 0, done.stderr[-2000:]
-    first, read, held, read_held, revised, after = json.loads(done.stdout.splitlines()[-1])
+    first, read, held, read_held, revised, after = host_process.answers_of("-c", AIMDO)
     assert first == read == after
     assert held == read_held == 3 * GiB
     assert revised == 5 * GiB

@@ -1,22 +1,14 @@
 """Eviction and reserve under DynamicVRAM: real ComfyUI and comfy-aimdo, a driver that counts."""
 
-import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from fake_cuda.build import build
 from support.c_library import find_compiler
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "scripts"))
-
-from _host_process import pack_environment  # noqa: E402
+from support.host_process import answers, python
 
 GIB = 1 << 30
-PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
 HAS_AIMDO = "import comfy_aimdo.control as c; c.init('cuda'); assert c.lib is not None"
 
 
@@ -25,18 +17,9 @@ def driver(tmp_path_factory):
     compiler = find_compiler()
     if sys.platform != "linux" or compiler is None:
         pytest.skip("the fake driver is built by a C compiler on Linux")
-    if subprocess.run([PYTHON, "-c", HAS_AIMDO], capture_output=True, check=False).returncode:
+    if subprocess.run([python(), "-c", HAS_AIMDO], capture_output=True, check=False).returncode:
         pytest.skip("this ComfyUI has no comfy-aimdo with a library for this system")
     return build(compiler, tmp_path_factory.mktemp("fake_cuda"))
-
-
-def answers(script, *arguments):
-    """What a script beside this file, run by ComfyUI's Python, says in its last line."""
-    command = [PYTHON, HERE / script, os.environ["COMFYUI_PATH"], *map(str, arguments)]
-    with pack_environment() as environment:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize(("card_gib", "half_can_be_had"), [(12, False), (16, True)])

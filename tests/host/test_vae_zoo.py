@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import host_process
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from _host_process import pack_environment  # noqa: E402
-from _host_vae_layouts import ZOO  # noqa: E402
+from _host_vae_layouts import ZOO
 
 DECODED = {
     "kl": [1, 64, 64, 3],
@@ -55,17 +52,8 @@ def existing():
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    host = os.environ["COMFYUI_PATH"]
-    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
-    script = [python, HERE / "zoo_answers.py", Path(host).resolve()]
-    command = [*script, ",".join(DECODED), ",".join(COUNTED)]
-    folder = tmp_path_factory.mktemp("zoo")
-    with pack_environment() as environment:
-        done = subprocess.run(
-            command, cwd=folder, check=False, capture_output=True, text=True, env=environment
-        )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    named = ",".join(DECODED), ",".join(COUNTED)
+    return host_process.answers("zoo_answers.py", *named, cwd=tmp_path_factory.mktemp("zoo"))
 
 
 @pytest.mark.parametrize("name", existing())
